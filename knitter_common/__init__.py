@@ -1,0 +1,1 @@
+"""What all components share. It imports none of them."""

@@ -1,0 +1,107 @@
+"""A gRPC server with health, reflection, error mapping and bounds.
+
+Health is NOT_SERVING for every name until `serving()`; a unix socket is taken under a lock file, so that a second server on one path
+is refused instead of silently stealing it, and is made 0600 in a directory of 0700.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from knitter_common.errors import Unavailable
+from knitter_common.serve.interceptor import ErrorInterceptor
+from knitter_common.settings import Seconds, setting
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """The gRPC server of a daemon."""
+
+    max_concurrent_calls: int = setting("calls under way at once; more are refused with RESOURCE_EXHAUSTED", 2000, low=1)
+    max_message_bytes: int = setting("size of one message, in bytes", 4 * 1024 * 1024, low=65536)
+    grace: Seconds = setting("how long calls under way may take after SIGTERM", Seconds(5.0), low=0)
+
+
+class GrpcServer:
+    """One server on one address: `host:port` (port 0: any free one) or `unix:/path`."""
+
+    def __init__(self, address: str, settings: ServerSettings, services: Sequence[str]) -> None:
+        """`services` are the full names of the services that are added, for health and reflection."""
+        self.address = address
+        self._settings = settings
+        self._services = tuple(services)
+        self._lock: int | None = None
+        self._health = health.aio.HealthServicer()
+        self.grpc = grpc.aio.server(
+            interceptors=[ErrorInterceptor()],
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", settings.max_message_bytes),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+
+    async def start(self) -> str:
+        """Binds and serves, health still NOT_SERVING. Returns the address with the real port. Raises Unavailable when it is taken."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        reflection.enable_server_reflection((*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
+        if self.address.startswith("unix:"):
+            self._take_socket(Path(self.address.removeprefix("unix:")))
+        try:
+            port = self.grpc.add_insecure_port(self.address)
+        except RuntimeError as error:
+            raise Unavailable("STORE_UNAVAILABLE", f"cannot listen on {self.address}: {error}; is another one running?") from error
+        if not self.address.startswith("unix:"):
+            self.address = f"{self.address.rpartition(':')[0]}:{port}"
+        before = os.umask(0o177)
+        try:
+            await self.grpc.start()
+        finally:
+            os.umask(before)
+        return self.address
+
+    def _take_socket(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        self._lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Unavailable("STORE_UNAVAILABLE", f"another process serves {path}; stop it first") from error
+        path.unlink(missing_ok=True)
+
+    async def serving(self) -> None:
+        """From now on health is SERVING."""
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def not_serving(self) -> None:
+        """Health says NOT_SERVING; calls are still answered."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def stop(self) -> None:
+        """Stops accepting, lets calls finish within the grace, and gives the socket up."""
+        await self._health.enter_graceful_shutdown()
+        await self.grpc.stop(self._settings.grace)
+        if self._lock is not None:
+            Path(self.address.removeprefix("unix:")).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    async def wait(self) -> None:
+        """Until the server ends."""
+        await self.grpc.wait_for_termination()
+
+    async def _set_health(self, status: Any) -> None:
+        await asyncio.gather(*(self._health.set(name, status) for name in ("", *self._services)))
