@@ -31,9 +31,10 @@ def generate(root: Path) -> None:
     include = Path(grpc_tools.__file__).parent / "_proto"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # protoc-gen-mypy is there
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", f"-I{root / 'protos'}", f"-I{include}", f"-I{googleapis}"]
-        + outputs + protos,
-        check=True, env={**os.environ, "PATH": path}, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "grpc_tools.protoc", f"-I{root / 'protos'}", f"-I{include}", f"-I{googleapis}", *outputs, *protos],
+        check=True,
+        env={**os.environ, "PATH": path},
+        stderr=subprocess.DEVNULL,
     )
 
 

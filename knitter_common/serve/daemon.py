@@ -3,8 +3,8 @@
     knitter-X --config FILE [--check] [--ready-fd N] [--version]
 
 SIGTERM and SIGINT end it gracefully (exit 0), SIGHUP reads the log level again, SIGUSR1 switches between debug and that level.
-`--ready-fd N`: once it serves, the daemon writes its address and a newline to that descriptor and closes it, so that whoever started it
-waits for an event and sees the end of file if it dies instead.
+`--ready-fd N`: once it serves, the daemon writes its address and a newline to that descriptor and closes it, so that whoever
+started it waits for an event and sees the end of file if it dies instead.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def run(component: str, kind: type[S], make: Callable[[S], Daemon], argv: Sequen
         print(f"{arguments.config}: ok")
         return 0
     logs.configure(component, loaded.log)
-    return asyncio.run(_live(make(loaded), arguments, kind))
+    return asyncio.run(_live(lambda: make(loaded), arguments, kind))
 
 
 def _arguments(component: str, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -75,7 +75,8 @@ def _arguments(component: str, argv: Sequence[str] | None) -> argparse.Namespace
     return parser.parse_args(argv)
 
 
-async def _live(daemon: Daemon, arguments: argparse.Namespace, kind: type[Any]) -> int:
+async def _live(make: Callable[[], Daemon], arguments: argparse.Namespace, kind: type[Any]) -> int:
+    daemon = make()  # inside the loop: grpc.aio binds to it when a server is made
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

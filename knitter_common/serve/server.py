@@ -1,7 +1,7 @@
 """A gRPC server with health, reflection, error mapping and bounds.
 
-Health is NOT_SERVING for every name until `serving()`; a unix socket is taken under a lock file, so that a second server on one path
-is refused instead of silently stealing it, and is made 0600 in a directory of 0700.
+Health is NOT_SERVING for every name until `serving()`; a unix socket is taken under a lock file, so that a second server on one
+path is refused instead of silently stealing it, and is made 0600 in a directory of 0700.
 """
 
 import asyncio
@@ -53,7 +53,10 @@ class GrpcServer:
         )
 
     async def start(self) -> str:
-        """Binds and serves, health still NOT_SERVING. Returns the address with the real port. Raises Unavailable when it is taken."""
+        """Binds and serves, health still NOT_SERVING. Returns the address with the real port.
+
+        Raises Unavailable when it is taken.
+        """
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.enable_server_reflection((*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
