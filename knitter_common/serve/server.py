@@ -104,7 +104,7 @@ class GrpcServer:
 
     async def wait(self) -> None:
         """Until the server ends."""
-        await self.grpc.wait_for_termination()
+        await asyncio.shield(asyncio.ensure_future(self.grpc.wait_for_termination()))  # cancelled, it would break stop()
 
     async def _set_health(self, status: Any) -> None:
         await asyncio.gather(*(self._health.set(name, status) for name in ("", *self._services)))

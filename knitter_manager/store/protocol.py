@@ -1,0 +1,120 @@
+"""The Store: a key-value space with revisions.
+
+Every commit gets the next revision, a whole number that only grows; a record's revision is that of the commit that wrote it last.
+Keys are text, values are bytes the store never reads. Key families:
+
+    portset/<owner key>          one port set                     network/<id>           one network, its whole shape
+    addr/<network id>/<address>  value: the owner's key           net/<tenant>/<name>    value: the network's id
+    mac/<segment>/<mac>          value: the owner's key           tenant/ group/ claim/ node/ …
+    meta/epoch                   value: the counter that a restore raises, as decimal text
+
+One process at a time writes: it holds the key `writer` (a lease in etcd, a file lock for SQLite), and every commit is conditional on it.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A key with its value and the revision of the commit that wrote it last."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class AtRevision:
+    """The key is at exactly this revision; 0 means it is absent."""
+
+    key: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixEmpty:
+    """No key begins with this prefix."""
+
+    prefix: str
+
+
+Condition = AtRevision | PrefixEmpty
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one commit did."""
+
+    revision: int
+    puts: Mapping[str, bytes] = field(default_factory=dict)
+    deletes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole state at one revision. `batches` is read once and at once, in key order."""
+
+    epoch: str
+    revision: int
+    batches: AsyncIterator[Sequence[Record]]
+
+
+class Conflict(Exception):
+    """A condition did not hold; nothing was written. `current` is the record at `key` now, None when it is absent."""
+
+    def __init__(self, key: str, current: Record | None) -> None:
+        super().__init__(f"{key} is {'absent' if current is None else f'at revision {current.revision}'}")
+        self.key = key
+        self.current = current
+
+
+class Compacted(Exception):
+    """The changes after the asked revision are not kept any more; `oldest` is the first revision that can be resumed after."""
+
+    def __init__(self, oldest: int) -> None:
+        super().__init__(f"changes are kept only after revision {oldest}")
+        self.oldest = oldest
+
+
+class NotWriter(Exception):
+    """This process does not hold the writer's key (any more); nothing was written. `writer` is the holder's name, "" if none."""
+
+    def __init__(self, writer: str) -> None:
+        super().__init__(f"the writer is {writer or 'nobody'}")
+        self.writer = writer
+
+
+class StoreDown(Exception):
+    """The store cannot be reached or its disk fails. A commit that was under way may or may not have happened."""
+
+
+class Store(Protocol):
+    """Implementations: memory (tests), sqlite (embedded, default), etcd. All methods may raise StoreDown."""
+
+    async def acquire_writer(self, name: str) -> None:
+        """Waits until this process is the writer under `name` (the manager's address). Idempotent while it is."""
+
+    async def writer(self) -> str:
+        """Who writes now, "" for nobody."""
+
+    async def load(self) -> Snapshot:
+        """A consistent snapshot."""
+
+    async def get(self, keys: Sequence[str]) -> Mapping[str, Record]:
+        """The records at these keys, linearizable; absent ones are left out."""
+
+    async def commit(
+        self, conditions: Sequence[Condition], puts: Mapping[str, bytes], deletes: Sequence[str] = ()
+    ) -> int:
+        """Writes all of it or nothing, durably, and returns its revision. Raises Conflict or NotWriter."""
+
+    def changes(self, after: int) -> AsyncIterator[Sequence[Commit]]:
+        """Every commit after that revision, in order, for ever. Raises Compacted. Closing the iterator ends it."""
+
+    async def compact(self, revision: int) -> None:
+        """Forgets the changes up to this revision; the current state stays whole."""
+
+    async def close(self) -> None:
+        """Gives the writer's key up and frees what is held. Unanswered commits raise StoreDown."""
