@@ -30,6 +30,14 @@ class HostInterface:
     mac: str
 
 
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What a repair did, a sentence each: `done` works again, `lost` needs its pod made anew."""
+
+    done: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
 class Driver(Protocol):
     """One network type."""
 
@@ -37,10 +45,20 @@ class Driver(Protocol):
         """The whole intent for a port; pure. `attachment` is the attachment's key, from which unique names are derived."""
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
-        """Makes it. Raises KnitterError (WIRING_FAILED, CNI_INTERFACE_EXISTS, …); what was done by then, `detach` undoes."""
+        """Makes it, and returns what the CNI result tells of the node's side.
+
+        Raises Exists(CNI_INTERFACE_EXISTS) where the sandbox has an interface of that name: then nothing of this wiring was made, the
+        interface is untouched, and the caller must not `detach` this wiring (the host link of its name may be that interface's other
+        end); it undoes only the wirings before it. After any other KnitterError (WIRING_FAILED, …) `detach` undoes what was done.
+        """
 
     def detach(self, kernel: Kernel, wirings: Sequence[Wiring]) -> None:
-        """Undoes many at once, gathered so that the kernel's grace period is paid once. Missing is success."""
+        """Undoes many at once, gathered so that the kernel's grace period is paid once. Missing is success, and so is a link of that name
+        that is not ours: it stays. The sandbox need not exist any more. What the network shares on the node (its bridge) goes with its last port."""
 
     def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> Sequence[str]:
         """What differs from the wiring, one sentence each that names the interface, the expected and the found value."""
+
+    def repair(self, kernel: Kernel, wirings: Sequence[Wiring]) -> Mended:
+        """Makes the node's side of these wirings whole again, for example after a restart of the host's network that removed the bridge
+        (https://github.com/k8snetworkplumbingwg/multus-cni/issues/1008). Touches nothing that is as it should be; may be repeated."""

@@ -1,0 +1,20 @@
+"""The drivers, by network type."""
+
+from knitter_agent.drivers.bridge import BridgeDriver
+from knitter_agent.drivers.protocol import Driver, HostInterface, Mended, Wiring
+from knitter_common.errors import Refused
+from knitter_common.model import NetworkType
+
+__all__ = ["Driver", "HostInterface", "Mended", "Wiring", "driver_for"]
+
+_DRIVERS: dict[NetworkType, Driver] = {NetworkType.BRIDGE: BridgeDriver()}
+
+
+def driver_for(type: NetworkType) -> Driver:
+    """The driver of a network type. Raises Refused(DATA_PLANE_UNSUPPORTED) for one that this agent does not have."""
+    driver = _DRIVERS.get(type)
+    if driver is None:
+        built = ", ".join(sorted(known.name.lower() for known in _DRIVERS))
+        raise Refused("DATA_PLANE_UNSUPPORTED", f"networks of type {type.name.lower()} are not built into this agent; it has: {built}",
+                      type=type.name.lower())
+    return driver
