@@ -1,0 +1,265 @@
+"""Wishes, ports, port sets and the operations on them ↔ messages: the path of every allocation."""
+
+from knitter.v1 import manager_pb2 as manager
+from knitter.v1 import types_pb2 as types
+from knitter_common.convert.enums import network_type, nic_type, number, port_set_state
+from knitter_common.convert.owners import owner_from_proto, owner_to_proto
+from knitter_common.convert.values import json_from_struct, struct_from_json, time_from_proto, time_to_proto
+from knitter_common.convert.wires import dns_from_proto, dns_to_proto, route_from_proto, route_to_proto
+from knitter_common.errors import Invalid
+from knitter_common.model import Allocation, Bandwidth, Bind, Binding, PlanError, Port, PortAddress, PortSet, Return, Wish
+
+
+def bandwidth_to_proto(bandwidth: Bandwidth) -> types.Bandwidth:
+    """Traffic limits."""
+    return types.Bandwidth(
+        ingress_rate=bandwidth.ingress_rate,
+        ingress_burst=bandwidth.ingress_burst,
+        egress_rate=bandwidth.egress_rate,
+        egress_burst=bandwidth.egress_burst,
+    )
+
+
+def bandwidth_from_proto(message: types.Bandwidth) -> Bandwidth:
+    """Traffic limits."""
+    return Bandwidth(
+        ingress_rate=message.ingress_rate,
+        ingress_burst=message.ingress_burst,
+        egress_rate=message.egress_rate,
+        egress_burst=message.egress_burst,
+    )
+
+
+def wish_to_proto(wish: Wish) -> types.Wish:
+    """One interface as it was asked for."""
+    return types.Wish(
+        network=wish.network,
+        interface=wish.interface,
+        roles=wish.roles,
+        nic_type=number(wish.nic_type),
+        accelerate=wish.accelerate,
+        addresses=wish.addresses,
+        mac=wish.mac,
+        ip_group=wish.ip_group,
+        ip_claim=wish.ip_claim,
+        default_routes=wish.default_routes,
+        metadata=None if wish.metadata is None else struct_from_json(wish.metadata),
+        cni_args=None if wish.cni_args is None else struct_from_json(wish.cni_args),
+        primary=wish.primary,
+        place=wish.place,
+        bandwidth=None if wish.bandwidth is None else bandwidth_to_proto(wish.bandwidth),
+    )
+
+
+def wish_from_proto(message: types.Wish) -> Wish:
+    """One interface as it was asked for."""
+    return Wish(
+        network=message.network,
+        interface=message.interface,
+        roles=tuple(message.roles),
+        nic_type=nic_type(message.nic_type, "wish.nic_type"),
+        accelerate=message.accelerate,
+        addresses=tuple(message.addresses),
+        mac=message.mac,
+        ip_group=message.ip_group,
+        ip_claim=message.ip_claim,
+        default_routes=tuple(message.default_routes),
+        metadata=json_from_struct(message.metadata) if message.HasField("metadata") else None,
+        cni_args=json_from_struct(message.cni_args) if message.HasField("cni_args") else None,
+        primary=message.primary,
+        place=message.place,
+        bandwidth=bandwidth_from_proto(message.bandwidth) if message.HasField("bandwidth") else None,
+    )
+
+
+def port_address_to_proto(address: PortAddress) -> types.PortAddress:
+    """One address of a port."""
+    return types.PortAddress(cidr=address.cidr, gateway=address.gateway)
+
+
+def port_address_from_proto(message: types.PortAddress) -> PortAddress:
+    """One address of a port."""
+    return PortAddress(message.cidr, message.gateway)
+
+
+def port_to_proto(port: Port) -> types.Port:
+    """One interface as it was planned."""
+    return types.Port(
+        id=port.id,
+        network_id=port.network_id,
+        network=port.network,
+        interface=port.interface,
+        mac=port.mac,
+        addresses=[types.PortAddress(cidr=address.cidr, gateway=address.gateway) for address in port.addresses],
+        routes=[route_to_proto(route) for route in port.routes],
+        mtu=port.mtu,
+        roles=port.roles,
+        nic_type=number(port.nic_type),
+        accelerate=port.accelerate,
+        metadata=None if port.metadata is None else struct_from_json(port.metadata),
+        type=number(port.type),
+        physical_network=port.physical_network,
+        segmentation_id=port.segmentation_id,
+        node_gateway=port.node_gateway,
+        masquerade=port.masquerade,
+        dns=None if port.dns is None else dns_to_proto(port.dns),
+        primary=port.primary,
+        place=port.place,
+        bandwidth=None if port.bandwidth is None else bandwidth_to_proto(port.bandwidth),
+        ip_group=port.ip_group,
+    )
+
+
+def port_from_proto(message: types.Port) -> Port:
+    """One interface as it was planned."""
+    return Port(
+        id=message.id,
+        network_id=message.network_id,
+        network=message.network,
+        interface=message.interface,
+        mac=message.mac,
+        addresses=tuple(PortAddress(address.cidr, address.gateway) for address in message.addresses),
+        routes=tuple(route_from_proto(route) for route in message.routes),
+        mtu=message.mtu,
+        roles=tuple(message.roles),
+        nic_type=nic_type(message.nic_type, "port.nic_type"),
+        accelerate=message.accelerate,
+        metadata=json_from_struct(message.metadata) if message.HasField("metadata") else None,
+        type=network_type(message.type, "port.type"),
+        physical_network=message.physical_network,
+        segmentation_id=message.segmentation_id,
+        node_gateway=message.node_gateway,
+        masquerade=message.masquerade,
+        dns=dns_from_proto(message.dns) if message.HasField("dns") else None,
+        primary=message.primary,
+        place=message.place,
+        bandwidth=bandwidth_from_proto(message.bandwidth) if message.HasField("bandwidth") else None,
+        ip_group=message.ip_group,
+    )
+
+
+def binding_to_proto(binding: Binding) -> types.Binding:
+    """The sandbox that uses a set."""
+    return types.Binding(container_id=binding.container_id, netns=binding.netns, time=time_to_proto(binding.time))
+
+
+def binding_from_proto(message: types.Binding) -> Binding:
+    """The sandbox that uses a set."""
+    return Binding(container_id=message.container_id, netns=message.netns, time=time_from_proto(message.time))
+
+
+def plan_error_to_proto(error: PlanError) -> types.PlanError:
+    """Why planning failed."""
+    return types.PlanError(reason=error.reason, message=error.message, metadata=error.metadata)
+
+
+def plan_error_from_proto(message: types.PlanError) -> PlanError:
+    """Why planning failed."""
+    return PlanError(reason=message.reason, message=message.message, metadata=dict(message.metadata))
+
+
+def port_set_to_proto(port_set: PortSet) -> types.PortSet:
+    """All interfaces of one owner."""
+    return types.PortSet(
+        owner=owner_to_proto(port_set.owner),
+        tenant=port_set.tenant,
+        node=port_set.node,
+        wishes=[wish_to_proto(wish) for wish in port_set.wishes],
+        ports=[port_to_proto(port) for port in port_set.ports],
+        binding=None if port_set.binding is None else binding_to_proto(port_set.binding),
+        error=None if port_set.error is None else plan_error_to_proto(port_set.error),
+        state=number(port_set.state),
+        create_time=time_to_proto(port_set.create_time),
+        revision=port_set.revision,
+        labels=port_set.labels,
+        sticky=port_set.sticky,
+    )
+
+
+def port_set_from_proto(message: types.PortSet) -> PortSet:
+    """All interfaces of one owner."""
+    return PortSet(
+        owner=owner_from_proto(message.owner),
+        tenant=message.tenant,
+        node=message.node,
+        wishes=tuple(wish_from_proto(wish) for wish in message.wishes),
+        ports=tuple(port_from_proto(port) for port in message.ports),
+        binding=binding_from_proto(message.binding) if message.HasField("binding") else None,
+        error=plan_error_from_proto(message.error) if message.HasField("error") else None,
+        state=port_set_state(message.state, "port_set.state"),
+        create_time=time_from_proto(message.create_time),
+        revision=message.revision,
+        labels=dict(message.labels),
+        sticky=message.sticky,
+    )
+
+
+def allocation_to_proto(allocation: Allocation) -> manager.Allocation:
+    """What an owner wants."""
+    return manager.Allocation(
+        owner=owner_to_proto(allocation.owner),
+        tenant=allocation.tenant,
+        node=allocation.node,
+        wishes=[wish_to_proto(wish) for wish in allocation.wishes],
+        binding=None if allocation.binding is None else binding_to_proto(allocation.binding),
+        labels=allocation.labels,
+        sticky=allocation.sticky,
+        replace=allocation.replace,
+        request_id=allocation.request_id,
+    )
+
+
+def allocation_from_proto(message: manager.Allocation) -> Allocation:
+    """What an owner wants."""
+    return Allocation(
+        owner=owner_from_proto(message.owner),
+        tenant=message.tenant,
+        node=message.node,
+        wishes=tuple(wish_from_proto(wish) for wish in message.wishes),
+        binding=binding_from_proto(message.binding) if message.HasField("binding") else None,
+        labels=dict(message.labels),
+        sticky=message.sticky,
+        replace=message.replace,
+        request_id=message.request_id,
+    )
+
+
+def give_back_to_proto(give_back: Return) -> manager.Return:
+    """A set is given up."""
+    return manager.Return(
+        owner=owner_to_proto(give_back.owner),
+        revision=give_back.revision,
+        container_id=give_back.container_id,
+        unbind_only=give_back.unbind_only,
+        request_id=give_back.request_id,
+    )
+
+
+def give_back_from_proto(message: manager.Return) -> Return:
+    """A set is given up."""
+    return Return(
+        owner=owner_from_proto(message.owner),
+        revision=message.revision,
+        container_id=message.container_id,
+        unbind_only=message.unbind_only,
+        request_id=message.request_id,
+    )
+
+
+def bind_to_proto(bind: Bind) -> manager.Bind:
+    """A sandbox takes a reserved set."""
+    return manager.Bind(
+        owner=owner_to_proto(bind.owner), binding=binding_to_proto(bind.binding), node=bind.node, request_id=bind.request_id
+    )
+
+
+def bind_from_proto(message: manager.Bind) -> Bind:
+    """A sandbox takes a reserved set. Raises Invalid(FIELD_INVALID) without a container id."""
+    if not message.binding.container_id:
+        raise Invalid("FIELD_INVALID", "binding.container_id: is empty; say which sandbox", field="binding.container_id")
+    return Bind(
+        owner=owner_from_proto(message.owner),
+        binding=binding_from_proto(message.binding),
+        node=message.node,
+        request_id=message.request_id,
+    )
