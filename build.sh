@@ -58,8 +58,63 @@ cmd_build() {
   [ ! -e knitter_cni/plugin.py ] || "$python" deploy/install_plugin.py "$bin/knitter-cni"
 }
 
-case "${1:-help}" in
+cmd_verify() {
+  cmd_build
+  "$venv/bin/ruff" check .
+  "$venv/bin/mypy"
+  "$venv/bin/lint-imports"
+  cmd_pytest tests/unit "$@"
+}
+
+# Debian packages that the real parts of the tests come from; a test without its part skips and says why.
+test_packages() {
+  apt_need ip iproute2 nft nftables ping iputils-ping etcd etcd-server containerd containerd runc runc busybox busybox-static \
+    /usr/lib/cni/bridge containernetworking-plugins buildah buildah || say "some tests will be skipped"
+}
+
+cmd_pytest() { "$python" -m pytest "$@"; }
+
+cmd_demo() {
+  cmd_build
+  # a network namespace of its own is the demo's node: nothing of this machine's network is touched
+  exec unshare --net -- "$python" deploy/demo.py "$@"
+}
+
+usage() {
+  cat <<'END'
+./build.sh WORD
+
+  setup      the virtual environment in _output/venv, with the pinned packages
+  build      stubs and executables: _output/bin/{knitter-manager,knitter-monitor,knitter-agent,knitter-cni,knitterctl}
+  all        build and verify
+  demo       the main job, told as a story: real sandboxes on real networks
+  up         a single-machine stack in the background [--dir D]; prints manager=, monitor=, agent=, conf_dir=, bin_dir=
+  down       ends it [--dir D] [--purge]
+  verify     lint, types, import layers, unit tests
+  test-ut    unit tests (no root)
+  test-e2e   with real container runtimes
+  test       everything that this machine can run; says what it skips and why
+  bench      benchmarks, as ratios
+  images     container images, one per component
+  clean      removes _output
+END
+}
+
+word=${1:-help}
+[ $# -eq 0 ] || shift
+case "$word" in
   setup) cmd_setup ;;
   build) cmd_build ;;
-  *) die "not built yet: $1" ;;
+  all) cmd_verify ;;
+  demo) cmd_demo "$@" ;;
+  up | down) cmd_build && "$python" deploy/stack.py "$word" "$@" ;;
+  verify) cmd_verify "$@" ;;
+  test-ut) cmd_build && cmd_pytest tests/unit "$@" ;;
+  test-e2e) cmd_build && test_packages && cmd_pytest tests/e2e "$@" ;;
+  test) cmd_verify && test_packages && cmd_pytest tests/functional tests/conformance tests/faults tests/e2e "$@" ;;
+  bench) cmd_build && test_packages && "$python" bench/run.py "$@" ;;
+  images) cmd_build && deploy/images.sh "$@" ;;
+  clean) rm -rf _output ;;
+  help | -h | --help) usage ;;
+  *) usage >&2; die "unknown word: $word" ;;
 esac
