@@ -46,7 +46,8 @@ def _cri() -> tuple[Any, Any]:
     """The generated modules of cri.proto: messages and stubs."""
     out = Path(tempfile.mkdtemp(prefix="knitter-cri-"))
     here = Path(__file__).parent
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{here}", f"--python_out={out}", f"--grpc_python_out={out}", "cri.proto"]
+    outputs = [f"--python_out={out}", f"--grpc_python_out={out}"]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{here}", *outputs, "cri.proto"]
     subprocess.run(command, check=True, cwd=here)
     sys.path.insert(0, str(out))
     try:
