@@ -160,6 +160,8 @@ REASONS: dict[str, ReasonRow] = {
     "MANAGER_UNAVAILABLE": ReasonRow(Unavailable, 11, "look after the manager; running pods are not affected"),
     "SHUTTING_DOWN": ReasonRow(Unavailable, 11, "wait; another or the same one serves soon"),
     "REPLICA_BEHIND": ReasonRow(Unavailable, 11, "ask another replica, or wait"),
+    "WATCH_TAKEN_OVER": ReasonRow(Unavailable, 11, "let one agent alone carry the node's name"),
+    "WATCH_TOO_SLOW": ReasonRow(Unavailable, 11, "resume the Watch at the last position; look why the node reads so slowly"),
     "NOT_IMPLEMENTED": ReasonRow(Refused, 143, "this release does not do it yet"),
     "INTERNAL": ReasonRow(Internal, 144, "it is a defect: report it with the log lines of the request id"),
 }
