@@ -168,11 +168,11 @@ def _ensure(stack: Stack, component: str, wanted: dict[str, Any]) -> str:
         return str(wanted["listen"])
     _write_json(path, wanted)
     try:
-        address = _start(stack, component)
+        address = start(stack, component)
     except _AddressTaken:
         wanted["listen"] = "127.0.0.1:0"
         _write_json(path, wanted)
-        address = _start(stack, component)
+        address = start(stack, component)
     if wanted["listen"] != address:
         wanted["listen"] = address
         _write_json(path, wanted)
@@ -183,7 +183,8 @@ class _AddressTaken(Exception):
     """Somebody else listens on the preferred port."""
 
 
-def _start(stack: Stack, component: str) -> str:
+def start(stack: Stack, component: str) -> str:
+    """Starts one daemon with its configuration as it is; returns its address once it serves. Raises SystemExit with its log."""
     read, write = os.pipe()
     begin = stack.log(component).stat().st_size if stack.log(component).exists() else 0
     with stack.log(component).open("ab") as log:
