@@ -157,6 +157,7 @@ REASONS: dict[str, ReasonRow] = {
     "NO_WRITER": ReasonRow(Unavailable, 11, "wait; a manager is taking over"),
     "RECOVERING": ReasonRow(Unavailable, 11, "wait until the nodes have told their journals, or end it by hand"),
     "STORE_UNAVAILABLE": ReasonRow(Unavailable, 11, "look after the store; nothing was changed"),
+    "STORE_UNUSABLE": ReasonRow(Refused, 145, "do what the message says; the store was not touched"),
     "MANAGER_UNAVAILABLE": ReasonRow(Unavailable, 11, "look after the manager; running pods are not affected"),
     "SHUTTING_DOWN": ReasonRow(Unavailable, 11, "wait; another or the same one serves soon"),
     "REPLICA_BEHIND": ReasonRow(Unavailable, 11, "ask another replica, or wait"),

@@ -8,16 +8,16 @@ Keys are text, values are bytes the store never reads. Key families:
     mac/<segment>/<mac>          value: the owner's key           tenant/ group/ claim/ node/ …
     meta/epoch                   value: the counter that a restore raises, as decimal text
 
-One process at a time writes: it holds the key `writer` (a lease in etcd, a file lock for SQLite), and every commit is conditional on it.
+One process at a time writes: it holds the key `writer` (a lease in etcd, a file lock for SQLite), and every commit is conditional
+on it.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):  # a tuple, since a start makes millions of them
     """A key with its value and the revision of the commit that wrote it last."""
 
     key: str
@@ -108,13 +108,17 @@ class Store(Protocol):
     async def commit(
         self, conditions: Sequence[Condition], puts: Mapping[str, bytes], deletes: Sequence[str] = ()
     ) -> int:
-        """Writes all of it or nothing, durably, and returns its revision. Raises Conflict or NotWriter."""
+        """Writes all of it or nothing, durably, and returns its revision. Raises Conflict or NotWriter.
+
+        Deleting what is absent does nothing; a commit that changes nothing makes no revision and returns the newest. A put that
+        writes the same value counts as a change. Raises ValueError for a key that is both put and deleted.
+        """
 
     def changes(self, after: int) -> AsyncIterator[Sequence[Commit]]:
         """Every commit after that revision, in order, for ever. Raises Compacted. Closing the iterator ends it."""
 
     async def compact(self, revision: int) -> None:
-        """Forgets the changes up to this revision; the current state stays whole."""
+        """Forgets the changes up to this revision; the current state stays whole. Raises NotWriter."""
 
     async def close(self) -> None:
         """Gives the writer's key up and frees what is held. Unanswered commits raise StoreDown."""
