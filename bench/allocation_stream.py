@@ -33,7 +33,7 @@ ROUNDS = 7
 class Echo(manager_pb2_grpc.ManagerServiceServicer):
     """Answers each operation with a set of the usual size."""
 
-    async def StreamAllocations(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def StreamAllocations(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         """The same number of outcomes, at once."""
         async for request in request_iterator:
             yield manager_pb2.StreamAllocationsResponse(
