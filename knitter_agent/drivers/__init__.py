@@ -2,10 +2,11 @@
 
 from knitter_agent.drivers.bridge import BridgeDriver
 from knitter_agent.drivers.protocol import Driver, HostInterface, Mended, Wiring
+from knitter_agent.drivers.routes import planned_routes
 from knitter_common.errors import Refused
 from knitter_common.model import NetworkType
 
-__all__ = ["Driver", "HostInterface", "Mended", "Wiring", "driver_for"]
+__all__ = ["Driver", "HostInterface", "Mended", "Wiring", "driver_for", "planned_routes"]
 
 _DRIVERS: dict[NetworkType, Driver] = {NetworkType.BRIDGE: BridgeDriver()}
 
@@ -15,6 +16,6 @@ def driver_for(type: NetworkType) -> Driver:
     driver = _DRIVERS.get(type)
     if driver is None:
         built = ", ".join(sorted(known.name.lower() for known in _DRIVERS))
-        raise Refused("DATA_PLANE_UNSUPPORTED", f"networks of type {type.name.lower()} are not built into this agent; it has: {built}",
-                      type=type.name.lower())
+        message = f"networks of type {type.name.lower()} are not built into this agent; it has: {built}"
+        raise Refused("DATA_PLANE_UNSUPPORTED", message, type=type.name.lower())
     return driver

@@ -1,26 +1,184 @@
-"""Networks of type bridge: one Linux bridge per network and node, one veth pair per port."""
+"""Networks of type bridge: one Linux bridge per network and node, one veth pair per port, the pod's end born inside its namespace.
 
-from collections.abc import Sequence
+What is the network's on the node (the bridge and the gateways' addresses on it) is made with its first port and goes with its
+last. The node forwards for a bridge only where it carries gateways: IPv4 by the bridge's own `forwarding`; IPv6 knows only a switch
+for the whole node (net.ipv6.conf.all.forwarding, which also ends router discovery on uplinks), so that one is left to the operator,
+as are ip_forward and bridge-nf-call-iptables. Router advertisements are not accepted, neither on the bridge nor in the pod: what a
+pod is told comes from its plan, not from a neighbour.
+"""
 
+from collections.abc import Iterable, Iterator, Sequence, Set
+
+from knitter_agent.drivers.bridge_check import differences
+from knitter_agent.drivers.bridge_intent import BridgeIntent
 from knitter_agent.drivers.protocol import HostInterface, Mended, Wiring
-from knitter_agent.netlink import Kernel, Namespace
+from knitter_agent.netlink import Kernel, Namespace, sysctl, wire
+from knitter_common.errors import Exists, KnitterError, Refused
 from knitter_common.model import Port
+
+DOOMED = 0x6B6E6974  # the link group in which links of ours are gathered to be deleted in one step
 
 
 class BridgeDriver:
     """See `Driver`."""
 
     def plan(self, port: Port, attachment: str) -> Wiring:
-        raise NotImplementedError
+        """Pure; see `BridgeIntent`."""
+        return BridgeIntent.plan(port, attachment).wiring()
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
-        raise NotImplementedError
+        """Four exchanges with the kernel: the bridge, the pair, its end on the node, its end in the pod."""
+        intent = BridgeIntent.of(wiring)
+        bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
+        host, peer = _make_pair(kernel, sandbox, intent, bridge)
+        kernel.talk.ask(wire.set_link(host, f"naming link {intent.host}", alias=intent.host_alias), wire.no_link_local(host))
+        sandbox.run(lambda: _prepare_sandbox_end(intent))
+        sandbox.talk.ask(*_sandbox_end(intent, peer))
+        return (HostInterface(intent.host, intent.host_mac),)
 
     def detach(self, kernel: Kernel, wirings: Sequence[Wiring]) -> None:
-        raise NotImplementedError
+        """All links, and the bridges left without a port, in one deletion."""
+        intents = [BridgeIntent.of(wiring) for wiring in wirings]
+        doomed = _own_links(kernel, intents)
+        _delete(kernel, doomed | _idle_bridges(kernel, intents, doomed))
 
     def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> Sequence[str]:
-        raise NotImplementedError
+        """See `bridge_check`."""
+        return differences(kernel, sandbox, BridgeIntent.of(wiring))
 
     def repair(self, kernel: Kernel, wirings: Sequence[Wiring]) -> Mended:
-        raise NotImplementedError
+        """Bridges, their gateways, and the ports on them."""
+        done: list[str] = []
+        lost: list[str] = []
+        for intent in (BridgeIntent.of(wiring) for wiring in wirings):
+            try:
+                _repair(kernel, intent, done, lost)
+            except KnitterError as error:
+                lost.append(f"interface {intent.interface}: {error.message}")
+        return Mended(tuple(done), tuple(lost))
+
+
+def _find_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
+    """The index of the network's bridge, up and with the network's MTU; 0 where there is none."""
+    link = _look(kernel, intent.bridge)
+    if link is None:
+        return 0
+    if not intent.owns_bridge(link):
+        raise Refused("WIRING_FAILED", f"link {intent.bridge} exists and is not Knitter's: it is a {link.kind or 'device'} with "
+                      f"alias {link.alias!r}; remove or rename it", interface=intent.interface, step="finding the bridge")
+    if not link.up or link.mtu != intent.mtu:
+        kernel.talk.ask(wire.set_link(link.index, f"setting up bridge {intent.bridge}", up=True, mtu=intent.mtu))
+    return link.index
+
+
+def _make_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
+    name = intent.bridge
+    _, seen = kernel.talk.ask(wire.new_bridge(name, intent.bridge_mac), wire.get_link(name))
+    index = wire.parse_link(seen.body).index
+    kernel.talk.ask(wire.set_link(index, f"naming and sizing bridge {name}", alias=intent.bridge_alias, mtu=intent.mtu),
+                    wire.no_link_local(index))
+    sysctl.ensure(f"ipv6/conf/{name}/accept_ra", "0", optional=True)
+    if intent.gateways:
+        sysctl.ensure(f"ipv4/conf/{name}/forwarding", "1")
+    if any(":" in gateway for gateway in intent.gateways):
+        sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
+        sysctl.ensure(f"ipv6/conf/{name}/forwarding", "1")
+    kernel.talk.ask(wire.set_link(index, f"setting up bridge {name}", up=True))
+    return index
+
+
+def _gateways(intent: BridgeIntent, bridge: int) -> list[wire.Request]:
+    return [wire.new_address(bridge, gateway, f"giving gateway {gateway} to bridge {intent.bridge}") for gateway in intent.gateways]
+
+
+def _make_pair(kernel: Kernel, sandbox: Namespace, intent: BridgeIntent, bridge: int, again: bool = True) -> tuple[int, int]:
+    """The indices of the pair's ends, on the node and in the sandbox."""
+    made, seen, *_ = kernel.talk.ask(
+        wire.new_veth(intent.host, intent.host_mac, intent.mtu, bridge, intent.interface, intent.mac, sandbox.fd),
+        wire.get_link(intent.host),
+        *_gateways(intent, bridge),
+    )
+    if not made.errno:
+        link = wire.parse_link(seen.body)
+        return link.index, link.peer
+    (found,) = sandbox.talk.ask(wire.get_link(intent.interface))
+    if found.body:
+        _delete(kernel, _idle_bridges(kernel, [intent], set()))
+        raise Exists("CNI_INTERFACE_EXISTS", f"interface {intent.interface} exists already in {sandbox.path}; nothing was changed",
+                     interface=intent.interface, netns=sandbox.path)
+    leftover = _own_links(kernel, [intent])
+    if not leftover or not again:
+        raise Refused("WIRING_FAILED", f"link {intent.host} exists on the node and is not Knitter's; remove or rename it",
+                      interface=intent.interface, step="making the pair")
+    _delete(kernel, leftover)  # of the same attachment, in a sandbox that was replaced
+    return _make_pair(kernel, sandbox, intent, bridge, again=False)
+
+
+def _prepare_sandbox_end(intent: BridgeIntent) -> None:
+    """Settings that only the pod's side of /proc has; runs inside the sandbox."""
+    sysctl.ensure(f"ipv6/conf/{intent.interface}/accept_ra", "0", optional=True)
+    if intent.with_ipv6:
+        sysctl.ensure(f"ipv6/conf/{intent.interface}/disable_ipv6", "0")
+
+
+def _sandbox_end(intent: BridgeIntent, index: int) -> Iterator[wire.Request]:
+    name = intent.interface
+    yield wire.no_link_local(index)
+    yield wire.set_link(index, f"setting up {name}", up=True)
+    if intent.link_local:
+        yield wire.new_address(index, intent.link_local, f"giving {intent.link_local} to {name}")
+    for address in intent.addresses:
+        yield wire.new_address(index, address, f"giving {address} to {name}")
+    for route in intent.routes:
+        yield wire.new_route(index, route.destination, route.gateway, route.metric, route.mtu, route.onlink,
+                             f"routing {route.destination} through {name}")
+
+
+def _look(kernel: Kernel, name: str) -> wire.Link | None:
+    (answer,) = kernel.talk.ask(wire.get_link(name))
+    return wire.parse_link(answer.body) if answer.body else None
+
+
+def _own_links(kernel: Kernel, intents: Iterable[BridgeIntent]) -> set[int]:
+    """The indices of the pairs' ends on the node that exist and are ours."""
+    by_name = {intent.host: intent for intent in intents}
+    answers = kernel.talk.ask(*map(wire.get_link, by_name))
+    links = [wire.parse_link(answer.body) for answer in answers if answer.body]
+    return {link.index for link in links if by_name[link.name].owns_host(link)}
+
+
+def _idle_bridges(kernel: Kernel, intents: Iterable[BridgeIntent], doomed: Set[int]) -> set[int]:
+    """The indices of bridges of ours that have no port but the doomed ones."""
+    idle = set()
+    for intent in {intent.bridge: intent for intent in intents}.values():
+        link = _look(kernel, intent.bridge)
+        if link is None or not intent.owns_bridge(link):
+            continue
+        ports = {wire.parse_link(body).index for body in kernel.talk.dump(wire.dump_ports(link.index))}
+        if ports <= doomed:
+            idle.add(link.index)
+    return idle
+
+
+def _delete(kernel: Kernel, doomed: Set[int]) -> None:
+    """Deletes links in one step of the kernel, which waits for its grace period once (about 16 ms) whatever their number."""
+    if doomed:
+        marks = [wire.mark_link(index, DOOMED) for index in doomed]
+        kernel.talk.ask(*marks, wire.delete_group(DOOMED))
+
+
+def _repair(kernel: Kernel, intent: BridgeIntent, done: list[str], lost: list[str]) -> None:
+    host = _look(kernel, intent.host)
+    if host is None or not intent.owns_host(host):
+        lost.append(f"interface {intent.interface}: its other end {intent.host} is gone from the node; the pod must be made anew")
+        return
+    bridge = _find_bridge(kernel, intent)
+    if not bridge:
+        bridge = _make_bridge(kernel, intent)
+        done.append(f"bridge {intent.bridge} was gone and is made again")
+    for gateway, answer in zip(intent.gateways, kernel.talk.ask(*_gateways(intent, bridge)), strict=True):
+        if not answer.errno:
+            done.append(f"bridge {intent.bridge} has its gateway {gateway} again")
+    if host.master != bridge or not host.up:
+        kernel.talk.ask(wire.set_link(host.index, f"putting {intent.host} on bridge {intent.bridge}", up=True, master=bridge))
+        done.append(f"link {intent.host} of interface {intent.interface} is up on bridge {intent.bridge} again")

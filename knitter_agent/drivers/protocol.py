@@ -1,8 +1,8 @@
 """What a driver is: it makes, undoes and compares the kernel state of ports of one network type.
 
-A wiring is planned before the first step and written to the journal as the intent: every name and value that the steps use is in it,
-so that it can be undone by a process that knows nothing else. All methods but `plan` block on the kernel; they are called in the
-agent's worker thread, never in the event loop.
+A wiring is planned before the first step and written to the journal as the intent: every name and value that the steps use is in
+it, so that it can be undone by a process that knows nothing else. All methods but `plan` block on the kernel; they are called in
+the agent's one worker thread, one at a time, never in the event loop.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,23 +42,24 @@ class Driver(Protocol):
     """One network type."""
 
     def plan(self, port: Port, attachment: str) -> Wiring:
-        """The whole intent for a port; pure. `attachment` is the attachment's key, from which unique names are derived."""
+        """The whole intent for a port; pure. `attachment` is the attachment's key, from which unique names are derived.
+        Raises Invalid(FIELD_INVALID) for a port that no kernel could have."""
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
         """Makes it, and returns what the CNI result tells of the node's side.
 
-        Raises Exists(CNI_INTERFACE_EXISTS) where the sandbox has an interface of that name: then nothing of this wiring was made, the
-        interface is untouched, and the caller must not `detach` this wiring (the host link of its name may be that interface's other
-        end); it undoes only the wirings before it. After any other KnitterError (WIRING_FAILED, …) `detach` undoes what was done.
+        Raises Exists(CNI_INTERFACE_EXISTS) where the sandbox has an interface of that name: then nothing of this wiring was made,
+        the interface is untouched, and the caller must not `detach` this wiring (the link of its name on the node may be that
+        interface's other end); it undoes only the wirings before it. After any other KnitterError `detach` undoes what was done.
         """
 
     def detach(self, kernel: Kernel, wirings: Sequence[Wiring]) -> None:
-        """Undoes many at once, gathered so that the kernel's grace period is paid once. Missing is success, and so is a link of that name
-        that is not ours: it stays. The sandbox need not exist any more. What the network shares on the node (its bridge) goes with its last port."""
+        """Undoes many at once, gathered so that the kernel's grace period is paid once. Missing is success; a link of that name
+        that is not ours stays. The sandbox need not exist. What a network shares on the node, its bridge, goes with the last port."""
 
     def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> Sequence[str]:
         """What differs from the wiring, one sentence each that names the interface, the expected and the found value."""
 
     def repair(self, kernel: Kernel, wirings: Sequence[Wiring]) -> Mended:
-        """Makes the node's side of these wirings whole again, for example after a restart of the host's network that removed the bridge
-        (https://github.com/k8snetworkplumbingwg/multus-cni/issues/1008). Touches nothing that is as it should be; may be repeated."""
+        """Makes the node's side of these wirings whole again, for example after a restart of the host's network that removed the
+        bridge (https://github.com/k8snetworkplumbingwg/multus-cni/issues/1008). Touches nothing that is as it should be."""

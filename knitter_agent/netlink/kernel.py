@@ -1,6 +1,5 @@
-"""The node's own network namespace: the one the agent's process is in when the Kernel is made."""
+"""The node's own network namespace: the one that the thread which makes the Kernel is in."""
 
-import socket
 from typing import Self
 
 from knitter_agent.netlink.conversation import Conversation
@@ -10,9 +9,8 @@ class Kernel:
     """The node's side of every wiring, over one long-lived socket `talk`. Not thread-safe: it belongs to one worker thread."""
 
     def __init__(self) -> None:
-        """Opens the socket in the network namespace of the calling thread."""
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self.talk = Conversation(opened, "on the node")
+        """Opens the socket in the network namespace of the calling thread, which must be the one that uses it."""
+        self.talk = Conversation.open("on the node")
 
     def close(self) -> None:
         """Closes the socket; twice is harmless."""

@@ -1,0 +1,133 @@
+"""What a port of a bridge network is to become in the kernel: every name and value, pure and fit for the journal.
+
+Names: the bridge `kbr` + network id, 15 characters in all; the veth's end on the node `kv` + 12 hex digits of
+sha256(attachment + "/" + interface). Both carry an ifalias by which they are known as ours.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from ipaddress import ip_address, ip_interface
+from typing import Any, Self
+
+from knitter_agent.drivers.protocol import Wiring
+from knitter_agent.drivers.routes import onlink, planned_routes
+from knitter_agent.netlink.wire import Link
+from knitter_common.errors import Invalid
+from knitter_common.model import NetworkType, Port, PortAddress
+
+NAME_LENGTH = 15  # bytes of a link's name (IFNAMSIZ without its zero)
+ALIAS_LENGTH = 255  # bytes of an ifalias (IFALIASZ without its zero)
+DEFAULT_MTU = 1500  # bytes; what a new veth and a new bridge have
+
+
+@dataclass(frozen=True, slots=True)
+class IntendedRoute:
+    """A route; `gateway` "" means on-link, metric and mtu 0 the kernel's default."""
+
+    destination: str
+    gateway: str = ""
+    metric: int = 0
+    mtu: int = 0
+    onlink: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeIntent:
+    """One port. `link_local` "" means that the interface has no IPv6; `gateways` are CIDRs that the bridge itself carries."""
+
+    bridge: str
+    bridge_alias: str
+    bridge_mac: str
+    gateways: tuple[str, ...]
+    host: str
+    host_alias: str
+    host_mac: str
+    interface: str
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...]
+    link_local: str
+    routes: tuple[IntendedRoute, ...]
+
+    @classmethod
+    def plan(cls, port: Port, attachment: str) -> Self:
+        """The intent for a port. Raises Invalid(FIELD_INVALID) where an address, MAC or route is wrong."""
+        try:
+            return cls._plan(port, attachment)
+        except ValueError as error:
+            raise Invalid("FIELD_INVALID", f"interface {port.interface} of network {port.network}: {error}",
+                          interface=port.interface, network=port.network) from error
+
+    @classmethod
+    def _plan(cls, port: Port, attachment: str) -> Self:
+        addresses = tuple(str(ip_interface(address.cidr)) for address in port.addresses)
+        carried = [address for address in port.addresses if port.node_gateway and address.gateway]
+        gateways = dict.fromkeys(_gateway(address) for address in carried)
+        routes = tuple(IntendedRoute(route.destination, _canonical(route.gateway), route.metric, route.mtu, onlink(route, port))
+                       for route in planned_routes(port))
+        with_ipv6 = any(":" in address for address in addresses)
+        host = "kv" + _digest(f"{attachment}/{port.interface}")[:12]
+        return cls(bridge=f"kbr{port.network_id}"[:NAME_LENGTH], bridge_alias=f"knitter:{port.network_id}",
+                   bridge_mac=_derived_mac(f"bridge/{port.network_id}"), gateways=tuple(gateways), host=host,
+                   host_alias=f"knitter:{attachment}/{port.interface}"[:ALIAS_LENGTH], host_mac=_derived_mac(f"host/{host}"),
+                   interface=port.interface, mac=_mac(port.mac), mtu=port.mtu or DEFAULT_MTU, addresses=addresses,
+                   link_local=_link_local(port.mac) if with_ipv6 else "", routes=routes)
+
+    @classmethod
+    def of(cls, wiring: Wiring) -> Self:
+        """The intent that a wiring holds."""
+        facts: Mapping[str, Any] = wiring.facts
+        values = {**facts, "gateways": tuple(facts["gateways"]), "addresses": tuple(facts["addresses"]),
+                  "routes": tuple(IntendedRoute(**route) for route in facts["routes"])}
+        return cls(**values)
+
+    def wiring(self) -> Wiring:
+        """The intent as plain values, for the journal."""
+        facts = asdict(self)
+        for name in ("gateways", "addresses", "routes"):
+            facts[name] = list(facts[name])
+        return Wiring(NetworkType.BRIDGE, self.interface, facts)
+
+    def owns_bridge(self, link: Link) -> bool:
+        """Whether the link that has the bridge's name is Knitter's bridge of this network."""
+        return link.kind == "bridge" and link.alias == self.bridge_alias
+
+    def owns_host(self, link: Link) -> bool:
+        """Whether a link with the name of the pair's end on the node is that end; without an alias yet it is known by its MAC."""
+        return link.kind == "veth" and (link.alias == self.host_alias or (not link.alias and link.mac == self.host_mac))
+
+    @property
+    def with_ipv6(self) -> bool:
+        """Whether the sandbox's end has IPv6 addresses."""
+        return bool(self.link_local)
+
+
+def _digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def _derived_mac(value: str) -> str:
+    return f"02:{bytes.fromhex(_digest(value)[:10]).hex(':')}"
+
+
+def _mac(mac: str) -> str:
+    packed = bytes.fromhex(mac.replace(":", ""))
+    if len(packed) != 6 or packed[0] & 1 or not any(packed):
+        raise ValueError(f"{mac!r} is not the MAC of an interface")
+    return packed.hex(":")
+
+
+def _link_local(mac: str) -> str:
+    """RFC 4291, appendix A: the modified EUI-64 of the MAC below fe80::/64."""
+    packed = bytes.fromhex(mac.replace(":", ""))
+    tail = bytes((packed[0] ^ 2,)) + packed[1:3] + b"\xff\xfe" + packed[3:]
+    return f"{ip_address(bytes.fromhex('fe80') + bytes(6) + tail)}/64"
+
+
+def _canonical(address: str) -> str:
+    return str(ip_address(address)) if address else ""
+
+
+def _gateway(address: PortAddress) -> str:
+    return f"{ip_address(address.gateway)}/{ip_interface(address.cidr).network.prefixlen}"

@@ -1,0 +1,38 @@
+"""Which routes a port has in its sandbox; pure. The CNI result tells the same ones that a driver makes."""
+
+from ipaddress import ip_address, ip_interface, ip_network
+
+from knitter_common.model import Port, Route
+
+DEFAULTS = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+def planned_routes(port: Port) -> tuple[Route, ...]:
+    """The port's routes, each with its next hop filled in ("" then means on-link), and for a primary interface a default route per
+    family whose subnet has a gateway, unless the port's own routes have one. Every destination once and in canonical form."""
+    gateways: dict[int, str] = {}
+    for address in port.addresses:
+        if address.gateway:
+            gateways.setdefault(ip_address(address.gateway).version, address.gateway)
+    routes: dict[tuple[str, int], Route] = {}
+    for route in port.routes:
+        network = ip_network(route.destination, strict=False)
+        hop = route.gateway or gateways.get(network.version, "")
+        routes.setdefault((str(network), route.metric), Route(str(network), hop, route.metric, route.mtu))
+    if port.primary:
+        named = {destination for destination, _ in routes}
+        for version, gateway in sorted(gateways.items()):
+            if DEFAULTS[version] not in named:
+                routes[DEFAULTS[version], 0] = Route(DEFAULTS[version], gateway)
+    return tuple(routes.values())
+
+
+def onlink(route: Route, port: Port) -> bool:
+    """Whether the next hop lies in none of the port's subnets, so that the kernel must be told that the link leads to it."""
+    if not route.gateway:
+        return False
+    hop = ip_address(route.gateway)
+    if hop.version == 6 and hop.is_link_local:
+        return False
+    subnets = (ip_interface(address.cidr).network for address in port.addresses)
+    return not any(hop.version == subnet.version and hop in subnet for subnet in subnets)
