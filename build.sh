@@ -77,7 +77,7 @@ cmd_pytest() { "$python" -m pytest "$@"; }
 cmd_demo() {
   cmd_build
   # a network namespace of its own is the demo's node: nothing of this machine's network is touched
-  exec unshare --net -- "$python" deploy/demo.py "$@"
+  exec unshare --net -- "$python" deploy/demo/story.py "$@"
 }
 
 usage() {

@@ -8,6 +8,7 @@ Names hold the process id and a random part, so that any number of runs can go s
 
 import contextlib
 import ctypes
+import fcntl
 import ipaddress
 import json
 import os
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 ROOT = Path("/run/netns")
 CLONE_NEWNET, MS_BIND, MNT_DETACH = 0x40000000, 0x1000, 2
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
 IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO = 23, 2
 
@@ -40,7 +42,7 @@ def network_namespace(label: str = "ns") -> Iterator[str]:
     path.touch(mode=0o444, exist_ok=False)
     try:
         _in_thread(lambda: _unshare_and_bind(path))
-        subprocess.run(["ip", "-n", path.name, "link", "set", "lo", "up"], check=True)
+        inside(str(path), bring_up_loopback)
         yield str(path)
     finally:
         _libc.umount2(str(path).encode(), MNT_DETACH)
@@ -71,6 +73,12 @@ def inside(path: str, work: Callable[[], T]) -> T:
     return _in_thread(body)
 
 
+def bring_up_loopback() -> None:
+    """Sets `lo` up in the calling thread's namespace, by ioctl: no program is needed."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        fcntl.ioctl(channel, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+
+
 def ip(path: str | None, *arguments: str) -> Any:
     """What `ip -json` says, inside the namespace or (None) where the caller is; None for a command without output."""
     where = ["-n", Path(path).name] if path else []
@@ -80,7 +88,8 @@ def ip(path: str | None, *arguments: str) -> Any:
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
-def ping(path: str | None, address: str, *, timeout: float = 3.0, interval: float = 0.2, size: int = 56, fragment: bool = True) -> float:
+def ping(path: str | None, address: str, *, timeout: float = 3.0, interval: float = 0.2, size: int = 56,
+         fragment: bool = True) -> float:
     """Sends ICMP echo requests from the namespace (None: from where the caller is) until one is answered, and returns that round
     trip in milliseconds. `size` is the payload in bytes; without `fragment` a packet too large for a link fails with OSError.
     Raises TimeoutError where nothing answers within `timeout` seconds."""
