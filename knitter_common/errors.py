@@ -124,6 +124,7 @@ REASONS: dict[str, ReasonRow] = {
     "DATA_PLANE_UNSUPPORTED": ReasonRow(Refused, 114, "use a network type that this node's kernel and agent support"),
     "AGENT_UNAVAILABLE": ReasonRow(Unavailable, 11, "wait; the runtime tries again"),
     "AGENT_BUSY": ReasonRow(Unavailable, 11, "wait; too many calls are under way on this node"),
+    "CNI_NOT_READY": ReasonRow(Unavailable, 50, "wait; the message says what the node lacks to serve an ADD"),
     "DEADLINE_EXCEEDED": ReasonRow(Unavailable, 11, "wait; the runtime tries again"),
     # wishes
     "ANNOTATION_INVALID": ReasonRow(Invalid, 120, "repair the annotation at the place that the message names"),
