@@ -1,0 +1,130 @@
+"""What the monitor's tests share: changes as a manager would send them, and what a node makes of a Watch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from knitter.v1 import monitor_pb2 as pb
+from knitter.v1 import types_pb2 as types
+
+
+def pod(name: str) -> types.Owner:
+    """A pod's owner; its key is portset/pod/t1/<name>/u."""
+    return types.Owner(pod=types.PodOwner(namespace="t1", name=name, uid="u"))
+
+
+def port_set(revision: int, name: str, node: str, *networks: str, overlay: bool = False, **more: object) -> types.Change:
+    """A port set of a pod with one port on each of these networks."""
+    kind = types.NETWORK_TYPE_VXLAN if overlay else types.NETWORK_TYPE_BRIDGE
+    ports = [
+        types.Port(id=f"{name}{index}", network_id=network, interface=f"eth{index}", type=kind, mac=f"02:00:00:00:00:{index:02x}")
+        for index, network in enumerate(networks)
+    ]
+    state = more.pop("state", types.PORT_SET_STATE_RESERVED)
+    made = types.PortSet(owner=pod(name), tenant="t1", node=node, ports=ports, revision=revision, state=state, **more)
+    return types.Change(revision=revision, port_set=made)
+
+
+def network(revision: int, ident: str, **more: object) -> types.Change:
+    """A network by its id."""
+    return types.Change(revision=revision, network=types.Network(id=ident, tenant="t1", name=ident, revision=revision, **more))
+
+
+def node(revision: int, name: str, address: str = "") -> types.Change:
+    """A node with its underlay address."""
+    return types.Change(revision=revision, node=types.Node(name=name, underlay_address=address, revision=revision))
+
+
+def deleted(revision: int, key: str, owner: types.Owner | None = None) -> types.Change:
+    """A tombstone as the manager sends it."""
+    return types.Change(revision=revision, deleted=types.Tombstone(key=key, owner=owner))
+
+
+def released(revision: int, name: str) -> types.Change:
+    """The tombstone of a pod's port set."""
+    return deleted(revision, f"portset/pod/t1/{name}/u", pod(name))
+
+
+def key_of(change: types.Change) -> str:
+    """The key of what a change is about."""
+    match change.WhichOneof("object"):
+        case "port_set":
+            return f"portset/pod/t1/{change.port_set.owner.pod.name}/u"
+        case "network":
+            return f"network/{change.network.id}"
+        case "node":
+            return f"node/{change.node.name}"
+        case _:
+            return change.deleted.key
+
+
+@dataclass
+class TopicState:
+    """One topic as a node holds it. `position` is where it can resume."""
+
+    objects: dict[str, types.Change] = field(default_factory=dict)
+    position: int = 0
+    synced: bool = False
+    resets: int = 0
+    removed: list[str] = field(default_factory=list)
+
+
+class NodeState:
+    """Applies what a Watch sends, as an agent does, and asserts the protocol's order."""
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.topics: dict[str, TopicState] = {}
+        self.heartbeats = 0
+        self.messages = 0
+
+    def take(self, message: pb.WatchResponse) -> None:
+        """One message."""
+        self.messages += 1
+        match message.WhichOneof("event"):
+            case "reset":
+                before = self.topics.get(message.topic, TopicState())
+                self.topics[message.topic] = TopicState(resets=before.resets + 1)
+                self.epoch = message.reset.epoch
+            case "changes":
+                self._changes(self.topics[message.topic], message.changes.changes)
+            case "synced":
+                topic = self.topics[message.topic]
+                assert message.synced.revision >= topic.position
+                topic.synced, topic.position = True, message.synced.revision
+            case "dropped":
+                self.topics.pop(message.topic, None)
+            case "heartbeat":
+                assert message.heartbeat.time.seconds > 1_600_000_000
+                self.heartbeats += 1
+
+    def take_all(self, messages: Iterable[pb.WatchResponse]) -> None:
+        """All of them."""
+        for message in messages:
+            self.take(message)
+
+    def begin(self) -> None:
+        """A new stream: synced is told anew."""
+        for topic in self.topics.values():
+            topic.synced = False
+
+    def keys(self, topic: str) -> set[str]:
+        """The keys it holds of a topic."""
+        return set(self.topics[topic].objects)
+
+    def positions(self) -> list[pb.TopicPosition]:
+        """For WatchRequest: every topic it holds anything of, those of a cut snapshot at 0."""
+        return [pb.TopicPosition(topic=name, revision=topic.position) for name, topic in self.topics.items()]
+
+    def _changes(self, topic: TopicState, changes: Iterable[types.Change]) -> None:
+        last = topic.position
+        for change in changes:
+            assert change.revision >= last, "changes come in order of revision"
+            last = change.revision
+            key = key_of(change)
+            if change.WhichOneof("object") == "deleted":
+                topic.objects.pop(key, None)
+                topic.removed.append(key)
+            else:
+                topic.objects[key] = change
+        if topic.synced or topic.position:  # within a snapshot a position means nothing yet
+            topic.position = last
