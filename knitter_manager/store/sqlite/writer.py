@@ -231,7 +231,6 @@ class Writer:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             connection = file.connect(self._path)
-            connection.execute("PRAGMA wal_autocheckpoint = 4000")
             connection.execute("PRAGMA journal_size_limit = 67108864")
             connection.execute("PRAGMA cache_size = -32768")
             self._read_state(connection)
