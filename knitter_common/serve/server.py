@@ -60,8 +60,7 @@ class GrpcServer:
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.enable_server_reflection((*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
-        if self.address.startswith("unix:"):
-            self._take_socket(Path(self.address.removeprefix("unix:")))
+        self.take()
         try:
             port = self.grpc.add_insecure_port(self.address)
         except RuntimeError as error:
@@ -75,13 +74,19 @@ class GrpcServer:
             os.umask(before)
         return self.address
 
-    def _take_socket(self, path: Path) -> None:
+    def take(self) -> None:
+        """Makes a unix socket's path ours without serving on it yet; `start` does it otherwise. Raises Unavailable when it is taken."""
+        if not self.address.startswith("unix:") or self._lock is not None:
+            return
+        path = Path(self.address.removeprefix("unix:"))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.chmod(0o700)
         self._lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            os.close(self._lock)
+            self._lock = None
             raise Unavailable("STORE_UNAVAILABLE", f"another process serves {path}; stop it first") from error
         path.unlink(missing_ok=True)
 
