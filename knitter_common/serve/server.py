@@ -75,7 +75,7 @@ class GrpcServer:
         return self.address
 
     def take(self) -> None:
-        """Makes a unix socket's path ours without serving on it yet; `start` does it otherwise. Raises Unavailable when it is taken."""
+        """Makes a unix socket's path ours before it is served; `start` does it otherwise. Raises Unavailable when it is taken."""
         if not self.address.startswith("unix:") or self._lock is not None:
             return
         path = Path(self.address.removeprefix("unix:"))
