@@ -137,6 +137,7 @@ REASONS: dict[str, ReasonRow] = {
     "REVISION_STALE": ReasonRow(Stale, 126, "read the object again and repeat the change"),
     "OBJECT_IN_USE": ReasonRow(Refused, 127, "end what uses it first; the message names it"),
     "SOURCE_FOREIGN": ReasonRow(Refused, 128, "change it at its source, or move it with `knitterctl adopt`"),
+    "SOURCE_INCOMPLETE": ReasonRow(Refused, 146, "make the folder and all its files readable, with at least one object in them"),
     "OBJECT_DELETING": ReasonRow(Refused, 129, "wait until it is gone, then make it again"),
     "OBJECT_BUILT_IN": ReasonRow(Refused, 130, "it is part of the system"),
     "SUBNET_OVERLAPS": ReasonRow(Refused, 131, "choose a CIDR that no network of the same segment has"),
