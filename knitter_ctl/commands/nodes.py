@@ -1,0 +1,87 @@
+"""node forget; attachments and connections: what an agent and a monitor tell of themselves."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from knitter_ctl import options
+from knitter_ctl.options import Format
+
+if TYPE_CHECKING:
+    from knitter_ctl.session import Session
+
+node_app = typer.Typer(help="Nodes that are gone.", no_args_is_help=True)
+DEFAULT_AGENT = "unix:/run/knitter/agent.sock"
+DEFAULT_MONITOR = "127.0.0.1:7471"
+
+
+@node_app.command("forget")
+def forget(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The node.")],
+    manager: options.Managers = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """Declares a node gone for good: what was lent to it comes free. If it returns, its agent detaches what it no longer owns."""
+    from knitter_ctl.session import run
+
+    run(_forget(options.session(ctx, manager, timeout), name))
+    print(f"node/{name} forgotten")
+
+
+async def _forget(session: "Session", name: str) -> None:
+    from knitter_ctl.kinds import NODE
+
+    async with session:
+        node = await session.get(NODE, name=name)
+        await session.call("DeleteNode", name=node.name)
+
+
+def attachments(
+    agent: Annotated[
+        str, typer.Option("--agent", envvar="KNITTER_AGENT", metavar="ADDRESS", help="The agent's address.")
+    ] = DEFAULT_AGENT,
+    output: options.Output = Format.table,
+    no_headers: options.NoHeaders = False,
+    timeout: options.Timeout = None,
+) -> None:
+    """Shows the attachments in a node's journal, as its agent tells them."""
+    from knitter_ctl import peers
+    from knitter_ctl.session import run
+
+    options.check_address(agent, "--agent")
+    found = run(peers.attachments(agent, timeout or options.DEFAULT_TIMEOUT))
+    _show(found, peers.ATTACHMENT_COLUMNS, output, not no_headers)
+
+
+def connections(
+    monitor: Annotated[
+        str, typer.Option("--monitor", envvar="KNITTER_MONITOR", metavar="ADDRESS", help="The monitor's address.")
+    ] = DEFAULT_MONITOR,
+    output: options.Output = Format.table,
+    no_headers: options.NoHeaders = False,
+    timeout: options.Timeout = None,
+) -> None:
+    """Shows the nodes that follow a monitor, and how far each has applied what was pushed."""
+    from knitter_ctl import peers
+    from knitter_ctl.session import run
+
+    options.check_address(monitor, "--monitor")
+    found = run(peers.connections(monitor, timeout or options.DEFAULT_TIMEOUT))
+    _show(found, peers.CONNECTION_COLUMNS, output, not no_headers)
+
+
+def _show(found: list[dict[str, Any]], columns: Any, output: Format, headers: bool) -> None:
+    from knitter_ctl import document, table
+
+    match output:
+        case Format.json:
+            print(document.as_json(found, single=False))
+        case Format.yaml:
+            print(document.as_yaml(found))
+        case Format.name:
+            print("\n".join(str(next(iter(columns.values()))(entry)) for entry in found))
+        case _:
+            rows = [[show(entry) for show in columns.values()] for entry in found]
+            for line in table.layout(list(columns) if headers else (), rows, colours=table.coloured()) if rows else ():
+                print(line)

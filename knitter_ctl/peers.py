@@ -1,0 +1,107 @@
+"""What an agent and a monitor tell of themselves: one channel, one question."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import MessageToDict
+
+from knitter.v1 import agent_pb2, agent_pb2_grpc, monitor_pb2, monitor_pb2_grpc
+from knitter_common import convert
+from knitter_common.errors import KnitterError, Unavailable, from_rpc_error
+from knitter_ctl import columns, document
+from knitter_ctl.ages import age, moment
+from knitter_ctl.kinds import PORT_SET
+
+Told = dict[str, Any]
+_PAGE = 500
+
+
+async def attachments(address: str, within: float) -> list[Told]:
+    """The attachments of an agent's journal, as documents. `within` is in seconds, for one page."""
+    found: list[Told] = []
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = agent_pb2_grpc.AgentServiceStub(channel)
+        token = ""
+        while True:
+            request = agent_pb2.ListAttachmentsRequest(page_size=_PAGE, page_token=token)
+            response = await _asked(stub.ListAttachments(request, timeout=within), "agent", address)
+            found += [_attachment(message) for message in response.attachments]
+            token = response.next_page_token
+            if not token:
+                return found
+
+
+async def connections(address: str, within: float) -> list[Told]:
+    """The nodes a monitor knows, as documents."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = monitor_pb2_grpc.MonitorServiceStub(channel)
+        response = await _asked(stub.ListConnections(monitor_pb2.ListConnectionsRequest(), timeout=within), "monitor", address)
+        return [_connection(message) for message in response.connections]
+
+
+async def _asked(call: Any, who: str, address: str) -> Any:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as failure:
+        error = from_rpc_error(failure)
+        raise _named(error, who, address) from failure
+
+
+def _named(error: KnitterError, who: str, address: str) -> KnitterError:
+    """A silent peer is named for what it is."""
+    if error.reason != "MANAGER_UNAVAILABLE":
+        return error
+    reason = "AGENT_UNAVAILABLE" if who == "agent" else error.reason
+    return Unavailable(reason, f"no {who} answers at {address}: {error.message}")
+
+
+def _attachment(message: agent_pb2.Attachment) -> Told:
+    state = agent_pb2.AttachmentState.Name(message.state).removeprefix("ATTACHMENT_STATE_").lower()
+    port_set = convert.port_set_from_proto(message.port_set) if message.HasField("port_set") else None
+    return {
+        "cniNetwork": message.cni_network,
+        "containerId": message.container_id,
+        "interface": message.interface,
+        "netns": message.netns,
+        "state": state,
+        "creationTimestamp": moment(convert.time_from_proto(message.create_time)),
+        "interfaces": columns.interfaces(port_set) if port_set else "",
+        "age": age(convert.time_from_proto(message.create_time), time.time_ns()),
+        "portSet": document.document(PORT_SET, port_set) if port_set else None,
+    }
+
+
+def _connection(message: monitor_pb2.NodeConnection) -> Told:
+    told: Told = MessageToDict(message)
+    sent = {position.topic: position.revision for position in message.sent}
+    applied = {position.topic: position.revision for position in message.applied}
+    told |= {
+        "connected": message.connected,
+        "sent": sent,
+        "applied": applied,
+        "behind": sum(applied.get(topic, 0) < revision for topic, revision in sent.items()),
+        "age": age(convert.time_from_proto(message.connect_time), time.time_ns()),
+    }
+    return told
+
+
+ATTACHMENT_COLUMNS: dict[str, Callable[[Told], str]] = {
+    "CONTAINER": lambda it: it["containerId"][:12],
+    "NETWORK": lambda it: it["cniNetwork"],
+    "PRIMARY": lambda it: it["interface"],
+    "STATE": lambda it: it["state"],
+    "INTERFACES": lambda it: it["interfaces"],
+    "NETNS": lambda it: it["netns"],
+    "AGE": lambda it: it["age"],
+}
+CONNECTION_COLUMNS: dict[str, Callable[[Told], str]] = {
+    "NODE": lambda it: it["node"],
+    "CONNECTED": lambda it: "yes" if it["connected"] else "no",
+    "VERSION": lambda it: it.get("agentVersion", ""),
+    "TOPICS": lambda it: str(len(it["sent"])),
+    "BEHIND": lambda it: str(it["behind"]),
+    "REJECTED": lambda it: str(len(it.get("rejections", []))),
+    "SINCE": lambda it: it["age"],
+}
