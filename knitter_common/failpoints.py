@@ -26,8 +26,8 @@ VARIABLE = "KNITTER_FAILPOINTS"
 _RULE = re.compile(r"\s*(?P<step>[a-z0-9.-]+)=(?:(?P<times>\d+)\*)?(?P<kind>error|panic|kill|delay\((?P<ms>\d+)\))\s*\Z")
 
 
-class Panic(BaseException):
-    """A failure that no code expects; not an Exception, so that nothing handles it by chance."""
+class Panic(Exception):
+    """A failure that no code expects, as a defect of ours would raise it; no KnitterError."""
 
 
 @dataclass(slots=True)

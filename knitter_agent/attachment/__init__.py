@@ -1,0 +1,7 @@
+"""The attachments of a node: ADD, DEL, CHECK, GC and STATUS over journal, kernel, manager and delegates."""
+
+from knitter_agent.attachment.attachments import Attachments
+from knitter_agent.attachment.delegates import Delegates
+from knitter_agent.attachment.tools import Tools
+
+__all__ = ["Attachments", "Delegates", "Tools"]

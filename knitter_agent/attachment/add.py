@@ -1,0 +1,217 @@
+"""ADD as a transaction on the node.
+
+    make room → allocate the port set ┐
+                open the namespace    ┴→ plan → journal: intent → delegates → drivers → journal: done → answer
+
+Until the intent is durable nothing is made; after it, whatever ends the ADD but its success (a refusal, a deadline, a caller that
+is gone, a crash) ends with an undo of the whole intent.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from knitter_agent.attachment.delegates import Surroundings
+from knitter_agent.attachment.intent import allocation_of
+from knitter_agent.attachment.tools import Tools
+from knitter_agent.attachment.undo import Undoer
+from knitter_agent.cni import Call
+from knitter_agent.cni.result import of_port, read, written
+from knitter_agent.drivers import HostInterface
+from knitter_agent.manager_client import Granted
+from knitter_agent.netlink import Kernel, Namespace
+from knitter_agent.record import Delegation, Key, Record, State
+from knitter_common import failpoints
+from knitter_common.errors import Exists
+from knitter_common.model import Port, PortSet
+
+log = structlog.get_logger()
+
+
+class Adder:
+    """Carries ADDs out. `prevResult` is passed through; the journal knows of it only what Knitter added."""
+
+    def __init__(self, tools: Tools, undoer: Undoer) -> None:
+        self._tools = tools
+        self._undoer = undoer
+
+    async def add(self, call: Call) -> Mapping[str, Any]:
+        """The result in the call's version. Raises KnitterError; then nothing is left of the attempt, or its undo is under way."""
+        key = Key(call.conf.name, call.container_id, call.interface)
+        async with self._tools.locks.hold(f"id/{call.container_id}", f"netns/{call.netns}"):
+            await self._make_room(call, key)
+            return await self._attach(call, key)
+
+    async def _make_room(self, call: Call, key: Key) -> None:
+        """Waits for undos in the way. Raises Exists(CNI_INTERFACE_EXISTS) for an attachment that lives and was answered."""
+        record = self._tools.journal.records.get(key)
+        if record is not None and record.state is State.ATTACHED and key not in self._undoer.pending:
+            if record.answered and await self._alive(record):
+                text = f"CNI_IFNAME {key.interface!r}: container {key.container_id} is attached to {key.network} with it already"
+                raise Exists("CNI_INTERFACE_EXISTS", text, interface=key.interface)
+            log.warning("an attachment nobody was told of, or whose namespace is gone, gives way", attachment=str(key))
+            detaching = replace(record, state=State.DETACHING)
+            await self._tools.journal.put(detaching)
+            self._undoer.submit(detaching)
+        await self._undoer.settled(call.container_id, call.netns)
+        await self._undoer.finished(key)
+
+    async def _alive(self, record: Record) -> bool:
+        def look(_: Kernel) -> bool:
+            with self._tools.open_namespace(record.netns) as sandbox:
+                return sandbox.cookie == record.cookie
+
+        try:
+            return await self._tools.worker.run(look)
+        except Exception as error:  # noqa: BLE001 - it does not open: it does not live
+            log.debug("a recorded namespace does not open", netns=record.netns, error=str(error))
+            return False
+
+    async def _attach(self, call: Call, key: Key) -> Mapping[str, Any]:
+        async with AsyncExitStack() as always, AsyncExitStack() as undo:
+            opening = self._tools.worker.run(lambda _: self._tools.open_namespace(call.netns))
+            always.push_async_callback(_close, opening)
+            record = Record(
+                key,
+                State.ATTACHING,
+                call.netns,
+                0,
+                self._tools.clock(),
+                args=_args(call),
+                path=call.path,
+                delegations=_delegations(call),
+            )
+            undoing = await undo.enter_async_context(_Undoing(self._undoer, record))
+            granted = await _unless_failed(self._allocate(call, key), opening)
+            if granted is not None:
+                undoing.record = replace(record, port_set=granted.encoded)
+            sandbox = await asyncio.shield(opening)
+            port_set = granted.port_set if granted else None
+            record = undoing.record = self._planned(undoing.record, port_set, sandbox)
+            await failpoints.reach("add.before-intent")
+            await self._tools.journal.put(record)
+            await failpoints.reach("add.after-intent")
+            record = undoing.record = await self._carry_out(call, undoing, port_set, sandbox)
+            await failpoints.reach("add.before-done")
+            await self._tools.journal.put(record)
+            await failpoints.reach("add.after-done")
+            undo.pop_all()
+        return self._answer(call, record)
+
+    async def _allocate(self, call: Call, key: Key) -> Granted | None:
+        allocation = allocation_of(call, key, self._tools.node, self._tools.default_network, self._tools.clock())
+        if allocation is None:
+            return None
+        await failpoints.reach("add.before-allocate")
+        granted = await self._tools.manager.allocate(allocation, self._tools.patience)
+        await failpoints.reach("add.after-allocate")
+        return granted
+
+    def _planned(self, record: Record, port_set: PortSet | None, sandbox: Namespace) -> Record:
+        ports = port_set.ports if port_set else ()
+        wirings = tuple(self._tools.drivers(port.type).plan(port, str(record.key)) for port in ports)
+        return replace(record, cookie=sandbox.cookie, wirings=wirings)
+
+    async def _carry_out(self, call: Call, undoing: "_Undoing", port_set: PortSet | None, sandbox: Namespace) -> Record:
+        record = undoing.record
+        result: Mapping[str, Any] | None = call.conf.prev_result
+        if record.delegations and result is None:
+            around = Surroundings(record.key, record.netns, record.args, record.path)
+            result = await self._tools.delegates.add(record.delegations, around)
+            record = undoing.record = replace(record, result=result)
+            await failpoints.reach("add.after-delegates")
+        hosts: list[Sequence[HostInterface]] = []
+        wiring = self._tools.worker.run(lambda kernel: self._wire(kernel, record, sandbox, hosts))
+        undoing.work = wiring
+        try:
+            await asyncio.shield(wiring)
+        except Exists:
+            undoing.record = replace(record, wirings=record.wirings[: len(hosts)])  # the rest was not made, and must not be touched
+            await self._tools.journal.put(undoing.record)
+            raise
+        if result is None:
+            result = _result(call, port_set, hosts)
+        return replace(record, state=State.ATTACHED, result=result)
+
+    def _wire(self, kernel: Kernel, record: Record, sandbox: Namespace, hosts: list[Sequence[HostInterface]]) -> None:
+        """In the worker: the drivers, in the order of the ports."""
+        for wiring in record.wirings:
+            failpoints.at("add.wire")
+            hosts.append(self._tools.drivers(wiring.type).attach(kernel, sandbox, wiring))
+        failpoints.at("add.wired")
+
+    def _answer(self, call: Call, record: Record) -> Mapping[str, Any]:
+        result = record.result or {}
+        if result.get("cniVersion") == call.conf.version:
+            return result
+        return written(read(result, call.conf.version), call.conf.version)
+
+
+class _Undoing:
+    """The way back of one ADD: on any failure its record is handed to the undoer, and is undone before the failure is told.
+
+    `work` is what the kernel worker still does for it; a caller that is gone waits for nothing, the undo goes on.
+    """
+
+    def __init__(self, undoer: Undoer, record: Record) -> None:
+        self._undoer = undoer
+        self.record = record
+        self.work: asyncio.Future[Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Undoes after a failure."""
+        if error is None or not (self.record.port_set or self.record.cookie):
+            return
+        if self.work is not None and not self.work.done():
+            await asyncio.wait([self.work])  # microseconds to milliseconds: the kernel's own time
+        undo = self._undoer.submit(self.record)
+        if not isinstance(error, asyncio.CancelledError):
+            await asyncio.shield(undo.clean)
+
+
+async def _unless_failed(allocating: Coroutine[Any, Any, Granted | None], opening: "asyncio.Future[Namespace]") -> Granted | None:
+    """The set; an allocation that waits for the manager is given up when the namespace cannot be opened."""
+    task = asyncio.ensure_future(allocating)
+    try:
+        await asyncio.wait((task, asyncio.ensure_future(opening)), return_when=asyncio.FIRST_EXCEPTION)
+        if not task.done():
+            opening.result()  # raises: it ended first, and did not open
+        return await task
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def _close(opening: "asyncio.Future[Namespace]") -> None:
+    """Closes the namespace when it has been opened; a failure to open was told where it was awaited."""
+    await asyncio.wait([opening])
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+def _delegations(call: Call) -> tuple[Delegation, ...]:
+    """A primary interface that exists (prevResult) needs no delegate."""
+    if call.conf.prev_result is not None:
+        return ()
+    return tuple(Delegation(conf, call.interface) for conf in call.conf.delegates)
+
+
+def _args(call: Call) -> str:
+    return call.environment.get("CNI_ARGS", b"").decode()
+
+
+def _result(call: Call, port_set: PortSet | None, hosts: Sequence[Sequence[HostInterface]]) -> Mapping[str, Any]:
+    ports: Sequence[Port] = port_set.ports if port_set else ()
+    for port, host in zip(ports, hosts, strict=True):
+        if port.interface == call.interface:
+            return of_port(port, [(one.name, one.mac) for one in host], call.netns, call.conf.dns, port.mtu)
+    return {"interfaces": [], "ips": [], "routes": [], "dns": {}}

@@ -1,0 +1,65 @@
+"""GC: what the runtime does not list any more is torn down. The verb is authoritative and immediate.
+
+CNI specification 1.1.0, "GC": `cni.dev/valid-attachments` holds the container id and interface name of everything valid of this
+network. Further interfaces live and die with their primary: they are part of its record. Reservations of the manager are never
+touched.
+"""
+
+import asyncio
+
+import structlog
+
+from knitter_agent.attachment.delegates import Surroundings
+from knitter_agent.attachment.remove import Remover
+from knitter_agent.attachment.tools import Tools
+from knitter_agent.attachment.undo import Undo
+from knitter_agent.cni import Call
+from knitter_agent.record import Delegation, Key, Record, State
+
+log = structlog.get_logger()
+
+
+class Collector:
+    """Carries GC out."""
+
+    def __init__(self, tools: Tools, remover: Remover) -> None:
+        self._tools = tools
+        self._remover = remover
+
+    async def collect(self, call: Call) -> None:
+        """Returns when the kernel is clean of what was not listed. Raises KnitterError with a delegate's error."""
+        valid = set(call.conf.valid or ())
+        dead = [
+            record
+            for key, record in self._tools.journal.records.items()
+            if key.network == call.conf.name
+            and (key.container_id, key.interface) not in valid
+            and record.state is not State.ATTACHING
+        ]
+        undos = [undo for undo in await asyncio.gather(*map(self._end, dead)) if undo is not None]
+        await asyncio.gather(*(asyncio.shield(undo.clean) for undo in undos))
+        await self._delegates(call)
+        for undo in undos:
+            if undo.record.delegations and (error := await asyncio.shield(undo.told)) is not None:
+                raise error
+
+    async def _end(self, seen: Record) -> Undo | None:
+        """Ends an attachment, unless it was replaced meanwhile."""
+        async with self._tools.locks.hold(f"id/{seen.key.container_id}"):
+            record = self._tools.journal.records.get(seen.key)
+            if record is None or record.time != seen.time:
+                return None
+            log.info("garbage: the runtime does not list it", attachment=str(seen.key))
+            (undo,) = await self._remover.detach([record])
+            return undo
+
+    async def _delegates(self, call: Call) -> None:
+        chain = tuple(Delegation(conf, call.interface) for conf in call.conf.delegates)
+        if not chain:
+            return
+        valid = [
+            {"containerID": key.container_id, "ifname": key.interface}
+            for key, record in self._tools.journal.records.items()
+            if key.network == call.conf.name and record.state is not State.DETACHING
+        ]
+        await self._tools.delegates.collect_garbage(chain, Surroundings(Key(call.conf.name, "", ""), "", "", call.path), valid)

@@ -1,0 +1,63 @@
+"""DEL: by the record that ADD made. The undo is made durable, answered, and carried out right after.
+
+CNI specification 1.1.0, "DEL": "Plugins should generally complete a DEL action without error even if some resources are missing."
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from knitter_agent.attachment.delegates import Surroundings
+from knitter_agent.attachment.tools import Tools
+from knitter_agent.attachment.undo import Undo, Undoer
+from knitter_agent.cni import Call
+from knitter_agent.record import Delegation, Key, Record, State
+from knitter_common import failpoints
+from knitter_common.errors import KnitterError
+
+log = structlog.get_logger()
+
+
+class Remover:
+    """Carries DELs out, and whatever else ends attachments."""
+
+    def __init__(self, tools: Tools, undoer: Undoer) -> None:
+        self._tools = tools
+        self._undoer = undoer
+
+    async def delete(self, call: Call) -> None:
+        """Returns when the undo is durable. Raises KnitterError only with a delegate's own error."""
+        key = Key(call.conf.name, call.container_id, call.interface)
+        async with self._tools.locks.hold(f"id/{call.container_id}"):
+            record = self._tools.journal.records.get(key)
+            if record is None:
+                await self._by_configuration(call, key)
+                return
+            (undo,) = await self.detach([record])
+        if record.delegations and (error := await asyncio.shield(undo.told)) is not None:
+            raise error
+
+    async def detach(self, records: Sequence[Record]) -> Sequence[Undo]:
+        """Ends these attachments: one commit, then the undo is under way. When the disk refuses, waits until all is undone."""
+        ending = [replace(record, state=State.DETACHING) for record in records]
+        fresh = [new for new, old in zip(ending, records, strict=True) if old.state is not State.DETACHING]
+        try:
+            await failpoints.reach("del.before-mark")
+            if fresh:
+                await self._tools.journal.put(*fresh)
+            await failpoints.reach("del.after-mark")
+        except KnitterError as error:
+            log.error("the journal does not take a DEL; it is carried out before it is answered", error=error.message)
+            undos = [self._undoer.submit(record) for record in ending]
+            await asyncio.gather(*(asyncio.shield(undo.clean) for undo in undos))
+            return undos
+        return [self._undoer.submit(record) for record in ending]
+
+    async def _by_configuration(self, call: Call, key: Key) -> None:
+        """Without a record: what today's configuration delegates is deleted, best effort; of ours there is nothing."""
+        chain = tuple(Delegation(conf, call.interface) for conf in call.conf.delegates)
+        if chain:
+            args = call.environment.get("CNI_ARGS", b"").decode()
+            await self._tools.delegates.delete(chain, Surroundings(key, call.netns, args, call.path), call.conf.prev_result)

@@ -1,0 +1,42 @@
+"""What the verbs work with; tests hand in others."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from knitter_agent.attachment.delegates import Delegates
+from knitter_agent.attachment.locks import NamedLocks
+from knitter_agent.drivers import Driver, driver_for
+from knitter_agent.journal import Journal
+from knitter_agent.manager_client import Granted
+from knitter_agent.netlink import Namespace
+from knitter_agent.worker import KernelWorker
+from knitter_common.model import Allocation, NetworkType, Return
+
+
+class Allocator(Protocol):
+    """What of the manager an attachment needs (knitter_agent.manager_client.ManagerClient)."""
+
+    async def allocate(self, allocation: Allocation, patience: float) -> Granted:
+        """The set for an owner."""
+
+    async def release(self, back: Return) -> None:
+        """Gives a set up; returns when that is acknowledged."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """`patience` is how long an ADD waits for the manager, in seconds; `clock` gives nanoseconds since 1970."""
+
+    node: str
+    journal: Journal
+    worker: KernelWorker
+    manager: Allocator
+    delegates: Delegates
+    patience: float = 10.0
+    default_network: str = ""
+    drivers: Callable[[NetworkType], Driver] = driver_for
+    open_namespace: Callable[[str], Namespace] = Namespace
+    clock: Callable[[], int] = time.time_ns
+    locks: NamedLocks = field(default_factory=NamedLocks)

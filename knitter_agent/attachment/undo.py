@@ -1,0 +1,261 @@
+"""Undoing attachments: one worker gathers all that wait and has the drivers delete them together.
+
+The life of an undo, for a record that is durable (state DETACHING, or ATTACHING after a failed ADD):
+
+    submit → kernel state gone (gathered; the kernel's grace period is paid once) → delegates' DEL, in reverse ─┐
+                                                                    └→ set given back to the manager ───────────┴→ row deleted
+
+`clean` is the moment from which the same network namespace may be wired again; `gone` the end. What fails is tried again with
+back-off: the kernel's part and the release until they succeed, a delegate's DEL at most MAX_ATTEMPTS times.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import structlog
+
+from knitter.v1 import types_pb2
+from knitter_agent.attachment.delegates import Surroundings
+from knitter_agent.attachment.tools import Tools
+from knitter_agent.drivers import Wiring
+from knitter_agent.netlink import Kernel
+from knitter_agent.record import Key, Record
+from knitter_common import convert, failpoints
+from knitter_common.errors import Internal, KnitterError
+from knitter_common.managers import Backoff
+from knitter_common.model import NetworkType, PodOwner, Return
+
+MAX_ATTEMPTS = 5  # runs of one delegate's DEL
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Undo:
+    """One undo under way. `told` ends with the first outcome of the delegates: None, or their error."""
+
+    record: Record
+    clean: "asyncio.Future[None]"
+    gone: "asyncio.Future[None]"
+    told: "asyncio.Future[KnitterError | None]"
+    backoff: Backoff = field(default_factory=lambda: Backoff(first=0.2, most=30.0))
+
+
+class Undoer:
+    """Use from one event loop. `pending` are the undos that have not ended; `broken` ends with the error that stopped the work."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._queue: list[Undo] = []
+        self._wake = asyncio.Event()
+        self._pending: dict[Key, Undo] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def pending(self) -> Mapping[Key, Undo]:
+        """By attachment."""
+        return MappingProxyType(self._pending)
+
+    def start(self) -> None:
+        """Begins to work."""
+        self._spawn(self._gather())
+
+    async def close(self) -> None:
+        """Stops; what is not done stays in the journal and is done at the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for undo in self._pending.values():
+            for future in (undo.clean, undo.gone, undo.told):
+                future.cancel()
+
+    def submit(self, record: Record) -> Undo:
+        """Has an attachment undone; again, while it is under way, returns the same."""
+        known = self._pending.get(record.key)
+        if known is not None:
+            return known
+        future = asyncio.get_running_loop().create_future
+        undo = Undo(record, future(), future(), future())
+        self._pending[record.key] = undo
+        self._queue.append(undo)
+        self._wake.set()
+        return undo
+
+    async def settled(self, container_id: str, netns: str) -> None:
+        """Until no undo of this sandbox, or in this network namespace, is under way in the kernel."""
+        while waiting := [
+            undo.clean
+            for undo in self._pending.values()
+            if not undo.clean.done() and (undo.record.key.container_id == container_id or (netns and undo.record.netns == netns))
+        ]:
+            await asyncio.wait(waiting)
+
+    async def finished(self, key: Key) -> None:
+        """Until the undo of this attachment, if there is one, has ended."""
+        if (undo := self._pending.get(key)) is not None:
+            await asyncio.shield(undo.gone)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.broken.done():
+            self.broken.set_exception(error)
+
+    async def _gather(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._queue = self._queue, []
+            if batch:
+                await self._unwire(batch)
+
+    async def _unwire(self, batch: Sequence[Undo]) -> None:
+        await failpoints.reach("undo.before-unwire")
+        try:
+            await self._tools.worker.run(lambda kernel: self._detach(kernel, [undo.record for undo in batch]))
+            outcomes: dict[Key, BaseException | None] = {}
+        except Exception as error:  # noqa: BLE001 - one may have spoiled the batch: each alone, and told below
+            log.warning("a gathered undo failed; one by one now", attachments=len(batch), error=str(error))
+            outcomes = {undo.record.key: await self._unwire_alone(undo) for undo in batch}
+        await failpoints.reach("undo.after-unwire")
+        for undo in batch:
+            trouble = outcomes.get(undo.record.key)
+            if trouble is None:
+                self._spawn(self._finish(undo))
+            else:
+                self._later(undo, trouble)
+
+    async def _unwire_alone(self, undo: Undo) -> BaseException | None:
+        try:
+            await self._tools.worker.run(lambda kernel: self._detach(kernel, [undo.record]))
+        except Exception as error:  # noqa: BLE001 - logged and tried again by the caller
+            return error
+        return None
+
+    def _detach(self, kernel: Kernel, records: Iterable[Record]) -> None:
+        """In the worker: everything of one type at once."""
+        failpoints.at("undo.unwire")
+        wirings: dict[NetworkType, list[Wiring]] = {}
+        for record in records:
+            for wiring in record.wirings:
+                wirings.setdefault(wiring.type, []).append(wiring)
+        for kind, together in wirings.items():
+            self._tools.drivers(kind).detach(kernel, together)
+
+    def _later(self, undo: Undo, error: BaseException) -> None:
+        delay = undo.backoff.next()
+        log.error(
+            "an undo failed and will be tried again", attachment=str(undo.record.key), seconds=round(delay, 1), error=str(error)
+        )
+
+        def again() -> None:
+            self._queue.append(undo)
+            self._wake.set()
+
+        asyncio.get_running_loop().call_later(delay, again)
+
+    async def _finish(self, undo: Undo) -> None:
+        try:
+            await self._end(undo)
+        except Exception as error:
+            log.error("an undo failed unexpectedly", attachment=str(undo.record.key), exc_info=error)
+            self._later(undo, error)
+
+    async def _end(self, undo: Undo) -> None:
+        release = asyncio.create_task(self._release(undo.record))
+        try:
+            await self._delegates(undo)
+            _resolve(undo.clean)
+            await release
+            await failpoints.reach("undo.before-drop")
+            await self._drop(undo)
+        finally:
+            release.cancel()
+        _resolve(undo.gone)
+        self._pending.pop(undo.record.key, None)
+        log.info("detached", attachment=str(undo.record.key))
+
+    async def _delegates(self, undo: Undo) -> None:
+        record = undo.record
+        if not record.delegations:
+            _resolve(undo.told)
+            return
+        around = Surroundings(record.key, await self._live_netns(record), record.args, record.path)
+        while True:
+            try:
+                await self._tools.delegates.delete(record.delegations, around, record.result)
+            except (KnitterError, OSError) as error:
+                known = (
+                    error if isinstance(error, KnitterError) else Internal("DELEGATE_FAILED", f"a delegate cannot be run: {error}")
+                )
+                record = undo.record = replace(record, attempts=record.attempts + 1)
+                if not undo.told.done():
+                    undo.told.set_result(known)
+                if record.attempts >= MAX_ATTEMPTS:
+                    log.error("a delegate's DEL failed for the last time", attachment=str(record.key), error=known.message)
+                    return
+                log.warning("a delegate's DEL failed", attachment=str(record.key), attempt=record.attempts, error=known.message)
+                await self._remember(record)
+                await undo.backoff.wait()
+            else:
+                _resolve(undo.told)
+                return
+
+    async def _live_netns(self, record: Record) -> str:
+        """The path, if it still is the namespace that was recorded; a delegate must not enter another."""
+
+        def look(_: Kernel) -> bool:
+            try:
+                with self._tools.open_namespace(record.netns) as sandbox:
+                    return sandbox.cookie == record.cookie
+            except KnitterError:
+                return False
+
+        if not record.netns:
+            return ""
+        alive: bool = await self._tools.worker.run(look)
+        return record.netns if alive else ""
+
+    async def _release(self, record: Record) -> None:
+        if not record.port_set:
+            return
+        await failpoints.reach("undo.before-release")
+        owner = convert.owner_from_proto(types_pb2.PortSet.FromString(record.port_set).owner)
+        back = Return(owner, container_id=record.key.container_id, unbind_only=isinstance(owner, PodOwner))
+        backoff = Backoff(first=0.5, most=30.0)
+        while True:
+            try:
+                await self._tools.manager.release(back)
+                return
+            except KnitterError as error:
+                if error.reason == "SHUTTING_DOWN":
+                    await asyncio.Event().wait()  # the journal keeps it for the next start
+                log.error("the manager does not take a set back", owner=owner.key, reason=error.reason, error=error.message)
+                await backoff.wait()
+
+    async def _remember(self, record: Record) -> None:
+        if record.key in self._tools.journal.records:
+            try:
+                await self._tools.journal.put(record)
+            except KnitterError as error:
+                log.error("the journal does not take an attempt", attachment=str(record.key), error=error.message)
+
+    async def _drop(self, undo: Undo) -> None:
+        while undo.record.key in self._tools.journal.records:
+            try:
+                await self._tools.journal.drop([undo.record.key])
+            except KnitterError as error:
+                log.error("the journal does not delete a row", attachment=str(undo.record.key), error=error.message)
+                await undo.backoff.wait()
+
+
+def _resolve(future: "asyncio.Future[None] | asyncio.Future[KnitterError | None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,105 @@
+"""At each connect the node tells the manager its journal, and takes in what the manager makes of it.
+
+- Sets that the manager has for this node and the journal does not: the journal is the authority on what is in use, so they are
+  given back; unless the journal was lost (new, or moved aside): then each whose namespace still opens is taken back into it.
+- Owners whose addresses belong to others by now: the manager says so explicitly, and they are detached.
+"""
+
+from collections.abc import Collection, Sequence
+
+import structlog
+
+from knitter.v1 import manager_pb2 as pb
+from knitter.v1 import types_pb2 as types
+from knitter_agent.attachment import Attachments, Tools
+from knitter_agent.netlink import Kernel
+from knitter_agent.record import Key, Record, State
+from knitter_common import convert
+from knitter_common.errors import KnitterError
+from knitter_common.managers import Managers
+from knitter_common.model import Node, PortSet, SandboxOwner
+
+_CHUNK = 200  # sets in one message
+_TOLD = "reconciled"  # meta: this journal has been told to a manager once; it is not a lost one
+
+log = structlog.get_logger()
+
+
+class Reconciler:
+    """Callable: what ManagerClient runs at each connect."""
+
+    def __init__(self, node: Node, tools: Tools, attachments: Attachments, boot_id: str) -> None:
+        self._node = node
+        self._tools = tools
+        self._attachments = attachments
+        self._boot_id = boot_id
+
+    async def __call__(self, managers: Managers) -> None:
+        """Raises KnitterError when the manager does not take it."""
+        journal = self._tools.journal
+        in_use = [types.PortSet.FromString(record.port_set) for record in journal.records.values() if record.port_set]
+        highest = max([int(journal.meta("revision") or 0), *(told.revision for told in in_use)])
+        chunks = [in_use[at : at + _CHUNK] for at in range(0, len(in_use), _CHUNK)] or [[]]
+        for number, chunk in enumerate(chunks, 1):
+            request = pb.ReconcileRequest(
+                node=convert.node_to_proto(self._node),
+                epoch=journal.meta("epoch"),
+                revision=highest,
+                in_use=chunk,
+                boot_id=self._boot_id,
+                more=number < len(chunks),
+            )
+            response = await managers.call(lambda manager: manager.Reconcile, request, within=10.0)
+        await self._refused(response.refused)
+        await self._unknown([convert.port_set_from_proto(told) for told in response.unknown_to_node])
+        await journal.put(meta={"epoch": response.epoch, "revision": str(max(response.revision, highest)), _TOLD: "1"})
+
+    async def _refused(self, owners: Collection[types.Owner]) -> None:
+        keys = {convert.owner_from_proto(owner).key for owner in owners}
+        records = [record for record in self._tools.journal.records.values() if _owner_key(record) in keys]
+        for record in records:
+            log.error("its addresses belong to another owner by now; it is detached", attachment=str(record.key))
+        if records:
+            await self._attachments.remover.detach(records)
+
+    async def _unknown(self, sets: Sequence[PortSet]) -> None:
+        lost = not self._tools.journal.meta(_TOLD)
+        for told in sets:
+            owner = told.owner
+            if not isinstance(owner, SandboxOwner) or owner.node != self._node.name:
+                continue  # a pod's set is the monitor's to end
+            key = Key(owner.cni_network, owner.container_id, owner.interface)
+            if key in self._tools.journal.records or self._attachments.busy(key):
+                continue
+            record = await self._recorded(key, told) if lost else None
+            if record is not None:
+                log.warning("an attachment that the journal lost is taken back", attachment=str(key))
+                await self._tools.journal.put(record)
+            else:
+                log.warning("a set that nothing here uses is given back", attachment=str(key))
+                encoded = convert.port_set_to_proto(told).SerializeToString()
+                self._attachments.undoer.submit(Record(key, State.DETACHING, "", 0, self._tools.clock(), port_set=encoded))
+
+    async def _recorded(self, key: Key, told: PortSet) -> Record | None:
+        """The record that ADD must have written, if the namespace the set is bound to still opens."""
+        netns = told.binding.netns if told.binding else ""
+
+        def look(_: Kernel) -> int:
+            try:
+                with self._tools.open_namespace(netns) as sandbox:
+                    return sandbox.cookie
+            except KnitterError:
+                return 0
+
+        cookie = await self._tools.worker.run(look) if netns else 0
+        if not cookie:
+            return None
+        wirings = tuple(self._tools.drivers(port.type).plan(port, str(key)) for port in told.ports)
+        encoded = convert.port_set_to_proto(told).SerializeToString()
+        return Record(key, State.ATTACHED, netns, cookie, self._tools.clock(), port_set=encoded, wirings=wirings, answered=True)
+
+
+def _owner_key(record: Record) -> str:
+    if not record.port_set:
+        return ""
+    return convert.owner_from_proto(types.PortSet.FromString(record.port_set).owner).key
