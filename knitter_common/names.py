@@ -66,10 +66,10 @@ def interface(text: str) -> str:
     """A name that Linux takes for an interface (dev_valid_name in net/core/dev.c); ours also has no ':' nor '%'."""
     if not text:
         raise ValueError("is empty; leave it out, or give a name")
-    if len(text.encode()) > INTERFACE_LENGTH:
-        raise ValueError(f"{shown(text)} is {len(text.encode())} bytes long; an interface's name has at most {INTERFACE_LENGTH}")
     if text in (".", "..") or any(sign in "/:%" or sign.isspace() or not sign.isprintable() for sign in text):
         raise ValueError(f"{shown(text)} is no interface's name; use no '/', ':', '%' or white space")
+    if len(text.encode()) > INTERFACE_LENGTH:
+        raise ValueError(f"{shown(text)} is {len(text.encode())} bytes long; an interface's name has at most {INTERFACE_LENGTH}")
     if text in ("lo", "all", "default"):
         raise ValueError(f"{shown(text)} is the system's; choose another name")
     return text
