@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from knitter_agent.drivers.bridge_check import differences
 from knitter_agent.drivers.bridge_intent import BridgeIntent
 from knitter_agent.drivers.protocol import HostInterface, Mended, Wiring
+from knitter_agent.drivers.readiness import await_ready
 from knitter_agent.netlink import Kernel, Namespace, sysctl, wire
 from knitter_common.errors import Exists, KnitterError, Refused
 from knitter_common.model import Port
@@ -27,13 +28,15 @@ class BridgeDriver:
         return BridgeIntent.plan(port, attachment).wiring()
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
-        """Four exchanges with the kernel: the bridge, the pair, its end on the node, its end in the pod."""
+        """A few exchanges with the kernel: the bridge, the pair, its end on the node, its end in the pod, and whether all pass packets."""
         intent = BridgeIntent.of(wiring)
         bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
         host, peer = _make_pair(kernel, sandbox, intent, bridge)
         kernel.talk.ask(wire.set_link(host, f"naming link {intent.host}", alias=intent.host_alias), wire.no_link_local(host))
         sandbox.run(lambda: _prepare_sandbox_end(intent))
         sandbox.talk.ask(*_sandbox_end(intent, peer))
+        await_ready(kernel.talk, (intent.host, intent.bridge), intent.gateways)
+        await_ready(sandbox.talk, (), intent.addresses)
         return (HostInterface(intent.host, intent.host_mac),)
 
     def detach(self, kernel: Kernel, wirings: Sequence[Wiring]) -> None:

@@ -55,7 +55,7 @@ class Driver(Protocol):
 
     def detach(self, kernel: Kernel, wirings: Sequence[Wiring]) -> None:
         """Undoes many at once, gathered so that the kernel's grace period is paid once. Missing is success; a link of that name
-        that is not ours stays. The sandbox need not exist. What a network shares on the node, its bridge, goes with the last port."""
+        that is not ours stays. The sandbox need not exist. What a network has on the node (its bridge) goes with its last port."""
 
     def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> Sequence[str]:
         """What differs from the wiring, one sentence each that names the interface, the expected and the found value."""

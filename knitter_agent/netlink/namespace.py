@@ -5,12 +5,12 @@ of it outlives the `with` block. Its identity is SO_NETNS_COOKIE, which the kern
 may come again.
 """
 
+import _thread
 import contextlib
 import ctypes
 import errno
 import fcntl
 import os
-import threading
 from collections.abc import Callable
 from typing import Self, TypeVar
 
@@ -87,6 +87,8 @@ def inside(fd: int, work: Callable[[], T]) -> T:
     """
     results: list[T] = []
     errors: list[BaseException] = []
+    done = _thread.allocate_lock()
+    done.acquire()
 
     def body() -> None:
         try:
@@ -95,10 +97,11 @@ def inside(fd: int, work: Callable[[], T]) -> T:
             results.append(work())
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread, below
             errors.append(error)
+        finally:
+            done.release()
 
-    thread = threading.Thread(target=body, name="netns")
-    thread.start()
-    thread.join()
+    _thread.start_new_thread(body, ())  # 50 µs; threading.Thread takes 90
+    done.acquire()
     if errors:
         raise errors[0]
     return results[0]

@@ -26,9 +26,10 @@ NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x10, 0x100, 0x200
 
 # links
 IFF_UP = 0x1
+IF_OPER_UP = 6
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 20, 26, 27, 28
-IFLA_EXT_MASK, IFLA_LINK_NETNSID = 29, 37
+IFLA_OPERSTATE, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 16, 29, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE = 8, 1
 IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE = 1, 5
@@ -41,7 +42,7 @@ IFA_F_NODAD = 0x02
 
 # routes
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE, RTAX_MTU = 1, 4, 5, 6, 8, 15, 2
-RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST, RTNH_F_ONLINK = 254, 4, 1, 4
+RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST, RTN_LOCAL, RTNH_F_ONLINK = 254, 4, 1, 2, 4
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 
 NETNSA_NSID, NETNSA_FD = 1, 3
@@ -55,6 +56,7 @@ _U32 = struct.Struct("=I")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 _LEAN = struct.pack("=HHI", 8, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 _ANY_LINK = _LINK.pack(0, 0, 0, 0, 0)
+_OPER_UP = bytes((IF_OPER_UP,))
 _ADDR_GEN_NONE = struct.pack("=B", ADDR_GEN_MODE_NONE)
 
 
@@ -71,11 +73,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface. `peer` is IFLA_LINK: for a veth the other end's index in the namespace `peer_nsid`, -1 for the same."""
+    """A network interface. `peer` is IFLA_LINK: for a veth the other end's index in the namespace `peer_nsid`, -1 for the same.
+    `carries` says that it is operational: the kernel has seen its carrier, and packets pass."""
 
     index: int
     name: str
     up: bool
+    carries: bool
     mtu: int
     mac: str
     master: int
@@ -198,7 +202,8 @@ def parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = _LINK.unpack_from(body)
     found = dict(attributes(body, _LINK.size))
     info = dict(attributes(found.get(IFLA_LINKINFO, b""), 0))
-    return Link(index=index, name=_text(found.get(IFLA_IFNAME)), up=bool(flags & IFF_UP), mtu=_number(found.get(IFLA_MTU)),
+    return Link(index=index, name=_text(found.get(IFLA_IFNAME)), up=bool(flags & IFF_UP),
+                carries=found.get(IFLA_OPERSTATE) == _OPER_UP, mtu=_number(found.get(IFLA_MTU)),
                 mac=found.get(IFLA_ADDRESS, b"").hex(":"), master=_number(found.get(IFLA_MASTER)),
                 kind=_text(info.get(IFLA_INFO_KIND)), alias=_text(found.get(IFLA_IFALIAS)),
                 group=_number(found.get(IFLA_GROUP)), peer=_number(found.get(IFLA_LINK)),
@@ -253,6 +258,19 @@ def new_route(index: int, destination: str, gateway: str, metric: int, mtu: int,
     if mtu:
         parts.append(attribute(RTA_METRICS, number(RTAX_MTU, mtu)))
     return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, b"".join(parts), step)
+
+
+def get_route(cidr: str) -> Request:
+    """Which route the kernel takes to the address of a CIDR; that there is none is tolerated."""
+    address = ip_interface(cidr).ip
+    family, bits = (socket.AF_INET, 32) if address.version == 4 else (socket.AF_INET6, 128)
+    payload = _ROUTE.pack(family, bits, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
+    return Request(RTM_GETROUTE, 0, payload, f"looking for the route to {address}", frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH)))
+
+
+def is_local(body: bytes) -> bool:
+    """Whether an RTM_NEWROUTE leads to an address of the namespace itself."""
+    return body[7] == RTN_LOCAL
 
 
 def dump_routes(index: int, family: int) -> Request:
