@@ -1,4 +1,4 @@
-"""What an ADD asks of the manager, without Kubernetes: wishes of annotations or configuration, the primary interface first. Pure."""
+"""What an ADD asks of the manager, without Kubernetes: wishes of annotations or configuration, the primary first. Pure."""
 
 from dataclasses import replace
 
