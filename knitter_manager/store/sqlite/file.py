@@ -74,12 +74,15 @@ def set_meta(connection: sqlite3.Connection, name: str, value: str | int) -> Non
 
 
 def _check_or_make(connection: sqlite3.Connection, path: Path) -> None:
-    if _check(connection, path):
+    connection.execute("BEGIN")  # one look: another process may be making it at this moment
+    made = _check(connection, path)
+    connection.execute("ROLLBACK")
+    if made:
         return
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise _unusable(path, f"its file system does not bear a write-ahead log (mode {mode})", "set a path on a local disk")
-    connection.execute("BEGIN IMMEDIATE")  # another process may be making it at this moment
+    connection.execute("BEGIN IMMEDIATE")
     try:
         if not _check(connection, path):
             for statement in filter(str.strip, _TABLES.split(";")):

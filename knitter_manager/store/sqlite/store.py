@@ -94,7 +94,7 @@ class SqliteStore:
         future = asyncio.get_running_loop().create_future()
         if deletes and not puts.keys().isdisjoint(deletes):
             raise ValueError("a key is both put and deleted")
-        self._writer.submit(Pending(conditions, dict(puts), tuple(deletes), future))
+        self._writer.submit(Pending(conditions, dict(puts), tuple(dict.fromkeys(deletes)), future))
         revision: int = await future
         return revision
 

@@ -33,6 +33,17 @@ _SLICE = 20_000  # changes dropped by one transaction, at most
 
 Outcome = int | Exception
 
+# what Python or SQLite raise for keys that are no text and values that are no bytes
+_MALFORMED = (
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    sqlite3.IntegrityError,
+    AttributeError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+
 
 @dataclass(frozen=True)
 class Retention:
@@ -111,7 +122,7 @@ class Writer:
             while not self._ending:
                 self._turn()
         except BaseException as error:  # a defect; nobody may wait for an answer that never comes
-            reason = f"the writer of {self._path} died: {error!r}"
+            reason = self._died(error)
             log.error("the store's writer died", exc_info=error)
         self._close()
         self._refuse_rest(reason)
@@ -127,10 +138,19 @@ class Writer:
                 item = self._queue.get_nowait()
             except queue.Empty:
                 break
-        if commits:
-            self._run_group(commits)
-        if isinstance(item, _Order):
-            self._answer([(item.future, self._guarded(item.run))], ())
+        try:
+            if commits:
+                self._run_group(commits)
+                commits = []
+            if isinstance(item, _Order):
+                self._answer([(item.future, self._guarded(item.run))], ())
+        except BaseException as error:
+            left = [commit.future for commit in commits] + ([item.future] if isinstance(item, _Order) else [])
+            self._answer([(future, StoreDown(self._died(error))) for future in left], ())
+            raise
+
+    def _died(self, error: BaseException) -> str:
+        return f"the writer of {self._path} died: {error!r}"
 
     def _refuse_rest(self, reason: str) -> None:
         """Answers for ever with StoreDown when the thread died; after `end` only what is queued now."""
@@ -154,7 +174,7 @@ class Writer:
     def _run_group(self, commits: Sequence[Pending]) -> None:
         try:
             results, done = self._transact(commits)
-        except (sqlite3.ProgrammingError, sqlite3.InterfaceError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        except _MALFORMED as error:
             self._rollback()
             if len(commits) > 1:  # one of them is malformed: each alone, so that it fails alone
                 for commit in commits:
