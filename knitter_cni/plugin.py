@@ -153,7 +153,7 @@ OPENING = (
 def request_headers(rpc: bytes, seconds: float) -> bytes:
     """The header block: indices of HPACK's static table and literals that are not indexed; every text is below 127 octets."""
     path = b"/knitter.v1.AgentService/" + rpc
-    timeout = b"%dm" % (seconds * 1000)
+    timeout = b"%dm" % (seconds * 1000 + 1)
     return (
         b"\x83\x86"  # :method POST, :scheme http
         + b"\x04" + bytes((len(path),)) + path
@@ -405,7 +405,7 @@ def percent_decoded(value: bytes) -> str:
     head, *rest = value.split(b"%")
     for part in rest:
         try:
-            head += bytes.fromhex(part[:2].decode("ascii")) + part[2:]
+            head += bytes((int(part[:2], 16),)) + part[2:]
         except ValueError:
             head += b"%" + part
     return head.decode("utf-8", "replace")
@@ -452,6 +452,8 @@ def converse(sock: _socket.socket, conversation: Conversation, deadline: float) 
             data = sock.recv(65536)
         except TimeoutError:
             raise NoAnswerError("the agent did not answer in time") from None
+        except ConnectionResetError:
+            data = b""  # closed while something of ours was unread
         if not data:
             raise conversation.closed()
         outgoing = conversation.receive(data)

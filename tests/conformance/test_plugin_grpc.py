@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from harness.plugin import CONFIGURATION, Agent, Plugin, short_directory
+
 from knitter.v1 import agent_pb2
 
 RPCS = ["ADD", "DEL", "CHECK", "GC", "STATUS"]
@@ -24,7 +25,8 @@ def plugin() -> Iterator[Plugin]:
 async def test_a_verb_reaches_its_rpc_with_environment_and_stdin_untouched(plugin: Plugin, verb: str) -> None:
     stdin = b' {"cniVersion": "1.0.0",\n "name": "knitter", "x": "\xc3\xa4"}\n'
     async with Agent(plugin.socket) as agent:
-        outcome = await plugin.call(verb, stdin, {"CNI_ARGS": "K8S_POD_NAME=a;B=c", "OTHER": "no", "CNI_": b"\xff\xfe", "CNI_EMPTY": ""})
+        more = {"CNI_ARGS": "K8S_POD_NAME=a;B=c", "OTHER": "no", "CNI_": b"\xff\xfe", "CNI_EMPTY": ""}
+        outcome = await plugin.call(verb, stdin, more)
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, stdin, b"")
     ((called, invocation),) = agent.calls
     assert called == verb

@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGURATION = b'{"cniVersion":"1.0.0","name":"knitter","type":"knitter-cni"}'
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
+END_STREAM = ACK = 1
+END_HEADERS, PADDED, PRIORITY = 4, 8, 32
 
 
 @functools.cache
