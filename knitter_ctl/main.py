@@ -4,6 +4,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from knitter_ctl.output import EnoughRead
+
 _INTERRUPTED = 130
 _COMPLETION = "_KNITTERCTL_COMPLETE"  # set by the scripts of `knitterctl completion`
 
@@ -21,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # whoever read our output has enough; the interpreter must not complain when it flushes at its end
+    except (EnoughRead, BrokenPipeError):
+        # the interpreter must not complain when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
@@ -39,6 +41,8 @@ def _run(arguments: list[str]) -> int:
         app(args=arguments, prog_name="knitterctl")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except EnoughRead:
+        raise
     except Exception as error:
         from knitter_common.errors import KnitterError
         from knitter_ctl import failure

@@ -8,6 +8,7 @@ import typer
 
 from knitter_ctl import kinds, options
 from knitter_ctl.options import Format
+from knitter_ctl.output import emit
 
 if TYPE_CHECKING:
     from knitter_ctl.following import Event, Follower
@@ -46,7 +47,7 @@ async def _follow(session: "Session", follower: "Follower", as_json: bool, only_
         async for response in session.feed(follower):
             for event in follower.take(response):
                 if event.what != "there" or not only_changes:
-                    print(_line(event, as_json), flush=True)
+                    emit(_line(event, as_json), flush=True)
             if once and follower.synced:
                 return
 

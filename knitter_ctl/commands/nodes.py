@@ -6,6 +6,7 @@ import typer
 
 from knitter_ctl import options
 from knitter_ctl.options import Format
+from knitter_ctl.output import emit
 
 if TYPE_CHECKING:
     from knitter_ctl.session import Session
@@ -26,7 +27,7 @@ def forget(
     from knitter_ctl.session import run
 
     run(_forget(options.session(ctx, manager, timeout), name))
-    print(f"node/{name} forgotten")
+    emit(f"node/{name} forgotten")
 
 
 async def _forget(session: "Session", name: str) -> None:
@@ -76,12 +77,11 @@ def _show(found: list[dict[str, Any]], columns: Any, output: Format, headers: bo
 
     match output:
         case Format.json:
-            print(document.as_json(found, single=False))
+            emit(document.as_json(found, single=False))
         case Format.yaml:
-            print(document.as_yaml(found))
+            emit(document.as_yaml(found))
         case Format.name:
-            print("\n".join(str(next(iter(columns.values()))(entry)) for entry in found))
+            emit(*(str(next(iter(columns.values()))(entry)) for entry in found))
         case _:
             rows = [[show(entry) for show in columns.values()] for entry in found]
-            for line in table.layout(list(columns) if headers else (), rows, colours=table.coloured()) if rows else ():
-                print(line)
+            emit(*table.layout(list(columns) if headers and rows else (), rows, colours=table.coloured()))

@@ -8,6 +8,7 @@ import typer
 
 from knitter_ctl import kinds, options
 from knitter_ctl.options import Format
+from knitter_ctl.output import emit
 
 if TYPE_CHECKING:
     from knitter_ctl.declared import Declared
@@ -56,7 +57,7 @@ async def _apply(session: "Session", declared: "list[Declared]", dry_run: bool) 
                 errors.append(error)
                 failure.tell(error, f"{about} ({one.place})")
             else:
-                print(f"{about} {result}{' (dry run)' if dry_run else ''}", flush=True)
+                emit(f"{about} {result}{' (dry run)' if dry_run else ''}", flush=True)
     if errors:
         raise failure.Several(errors)
 
@@ -84,8 +85,7 @@ def get(
     entries = run(_entries(options.session(ctx, manager, timeout), found, names or [], namespace, network, filters))
     single = len(names or []) == 1
     lines = printing.lines(found, entries, output.value, single=single, headers=not no_headers, now=time.time_ns())
-    for line in lines:
-        print(line)
+    emit(*lines)
     if not lines and output in (Format.table, Format.wide):
         print(f"no {found.plural} found", file=sys.stderr)
 
@@ -142,8 +142,8 @@ async def _describe(session: "Session", kind: kinds.Kind, names: list[str], name
             entry = await lookup.find(session, kind, name, namespace, network)
             around = await surroundings.of(session, kind, entry)
             if position:
-                print("\n---\n")
-            print("\n".join(describe(entry, around, time.time_ns())), flush=True)
+                emit("", "---", "")
+            emit(*describe(entry, around, time.time_ns()), flush=True)
 
 
 def delete(
@@ -184,7 +184,7 @@ async def _delete(
         for kind, name in wanted:
             try:
                 entry = await lookup.find(session, kind, name, namespace, network)
-                print(f"{reference(kind, entry)} {await applying.delete(session, kind, entry)}", flush=True)
+                emit(f"{reference(kind, entry)} {await applying.delete(session, kind, entry)}", flush=True)
             except KnitterError as error:
                 if isinstance(error, NotFound) and ignore_not_found:
                     continue

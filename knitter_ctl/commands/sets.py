@@ -7,6 +7,7 @@ import typer
 
 from knitter_ctl import options
 from knitter_ctl.options import Format
+from knitter_ctl.output import emit
 
 if TYPE_CHECKING:
     from knitter_common.model import Allocation, PortSet, Return
@@ -45,8 +46,7 @@ def allocate(
     node = node or (found.node if isinstance(found, SandboxOwner) else "")
     wanted = Allocation(owner=found, tenant=namespace, node=node, wishes=wishes, replace=replace, sticky=sticky)
     stored = run(_allocate(options.session(ctx, manager, timeout), wanted))
-    for line in printing.lines(PORT_SET, [stored], output.value, single=True, headers=not no_headers, now=time.time_ns()):
-        print(line)
+    emit(*printing.lines(PORT_SET, [stored], output.value, single=True, headers=not no_headers, now=time.time_ns()))
 
 
 async def _allocate(session: "Session", wanted: "Allocation") -> "PortSet":
@@ -73,7 +73,7 @@ def release(
 
     found = owners.one(owner, pod, sandbox)
     run(_release(options.session(ctx, manager, timeout), Return(owner=found, revision=revision)))
-    print(f"portset/{found.key} released")
+    emit(f"portset/{found.key} released")
 
 
 async def _release(session: "Session", given: "Return") -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knitter_ctl import kinds, options
+from knitter_ctl.output import emit
 
 if TYPE_CHECKING:
     from knitter_ctl.session import Session
@@ -32,7 +33,7 @@ def adopt(
     from knitter_ctl.session import run
 
     about = run(_adopt(options.session(ctx, manager, timeout), options.kind(kind), name, source, namespace))
-    print(f"{about} adopted by {source}")
+    emit(f"{about} adopted by {source}")
 
 
 async def _adopt(session: "Session", kind: kinds.Kind, name: str, source: str, namespace: str) -> str:
@@ -51,11 +52,11 @@ def version() -> None:
     """Prints the version of knitterctl."""
     from knitter_common.version import __version__
 
-    print(f"knitterctl {__version__}")
+    emit(f"knitterctl {__version__}")
 
 
 def completion(shell: Annotated[Shell, typer.Argument(help="The shell to write for.")]) -> None:
     """Prints the script that makes a shell complete knitterctl: source <(knitterctl completion bash)."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined] # typer's only way to name the shell
 
-    print(get_completion_script(prog_name="knitterctl", complete_var="_KNITTERCTL_COMPLETE", shell=shell.value))
+    emit(get_completion_script(prog_name="knitterctl", complete_var="_KNITTERCTL_COMPLETE", shell=shell.value))
