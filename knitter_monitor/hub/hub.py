@@ -62,6 +62,11 @@ class Hub:
         """There is a state to serve."""
         return self._board is not None
 
+    @property
+    def watching(self) -> tuple[str, ...]:
+        """The nodes with an open Watch."""
+        return tuple(self._watchers)
+
     def replace(self, epoch: str, snapshot: Iterable[Fact], revision: int) -> None:
         """A whole new state is in force from now on."""
         board = self._board = Board(epoch, snapshot, revision)

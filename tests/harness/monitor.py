@@ -1,10 +1,18 @@
 """What the monitor's tests share: changes as a manager would send them, and what a node makes of a Watch."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from knitter.v1 import monitor_pb2 as pb
 from knitter.v1 import types_pb2 as types
+
+
+async def eventually(check: Callable[[], object], within: float = 10.0) -> None:
+    """Until `check` is true, looked at every 10 ms; for what gives a test no event to wait for."""
+    async with asyncio.timeout(within):
+        while not check():  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.01)
 
 
 def pod(name: str) -> types.Owner:
