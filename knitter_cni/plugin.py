@@ -477,7 +477,7 @@ def run(environ: dict[bytes, bytes], stdin: bytes) -> tuple[bytes, int]:
         message = invocation(environ, stdin, request_id)
         if len(message) > MAX_REQUEST:
             raise CniError(BAD_CONFIGURATION, f"configuration and environment are larger than {MAX_REQUEST} octets")
-        path = environ.get(b"KNITTER_SOCKET") or SOCKET
+        path = (environ.get(b"KNITTER_SOCKET") or SOCKET).removeprefix(b"unix:")
         deadline = monotonic() + seconds
         try:
             return call(path, rpc, field(1, message), deadline)
