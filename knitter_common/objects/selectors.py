@@ -21,8 +21,8 @@ def label_selector(field: str, selector: LabelSelector) -> LabelSelector:
 
 
 def usability(field: str, value: Usability | None) -> Usability | None:
-    """Who may use it."""
-    if value is None:
+    """Who may use it; None where no side is told."""
+    if value is None or value == Usability():
         return None
     return Usability(
         namespaces=None if value.namespaces is None else label_selector(f"{field}.namespaces", value.namespaces),

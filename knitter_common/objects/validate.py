@@ -52,7 +52,7 @@ def validate_network(network: Network) -> Network:
         exported_to=_exported_to(network.exported_to, tenant),
         subnets=tuple(entry.subnet for entry in known),
         routes=routes(network.routes, known),
-        dns=None if network.dns is None else _dns(network.dns),
+        dns=None if network.dns in (None, Dns()) else _dns(network.dns),
         description=description(network.description),
         rest=None if network.rest is None else _rest(network.rest),
         usable_by=usability("usableBy", network.usable_by),
