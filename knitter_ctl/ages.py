@@ -1,7 +1,5 @@
 """Times as people read them."""
 
-import datetime
-
 _SECOND = 1_000_000_000
 
 
@@ -29,11 +27,3 @@ def span(seconds: float) -> str:
         return f"{hours}h"
     days, hours = divmod(hours, 24)
     return f"{days}d{hours}h" if hours and days < 8 else f"{days}d"
-
-
-def moment(nanoseconds: int) -> str:
-    """RFC 3339 in UTC, to the second; "" for 0."""
-    if not nanoseconds:
-        return ""
-    when = datetime.datetime.fromtimestamp(nanoseconds // _SECOND, datetime.UTC)
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")

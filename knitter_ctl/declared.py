@@ -1,12 +1,14 @@
 """Objects from files, folders and standard input, all read before anything is sent, in the order of what needs what."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from knitter_common.errors import Invalid
+from knitter_common.errors import Invalid, KnitterError
+from knitter_common.objects import Loaded
+from knitter_ctl.failure import Several
 from knitter_ctl.kinds import ORDER, Kind, named
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -21,25 +23,26 @@ class Declared:
     place: str
 
 
-Parse = Callable[[str, str], Iterable[Any]]  # a text and the name of its place → objects
+Parse = Callable[[str, str], Loaded]  # a text and the name of its place → objects, and an error for each that is bad
+
+
+class Bad(Several):
+    """Bad inputs; nothing was sent."""
 
 
 def read(names: Sequence[str], *, recursive: bool, parse: Parse, stdin: Callable[[], str]) -> list[Declared]:
-    """The objects of all inputs, what is needed first.
-
-    Raises Invalid, which names every bad input, not only the first.
-    """
+    """The objects of all inputs, what is needed first. Raises Bad with every error that is found."""
     found: list[Declared] = []
-    bad: list[Invalid] = []
+    errors: list[KnitterError] = []
     for place, text in _texts(names, recursive, stdin):
-        try:
-            found += [Declared(named(type(entry).__name__), entry, place) for entry in parse(text, place)]
-        except Invalid as error:
-            bad.append(error)
-    if len(bad) == 1:
-        raise bad[0]
-    if bad:
-        raise Invalid("FIELD_INVALID", f"{len(bad)} inputs are bad: " + "; ".join(error.message for error in bad))
+        if isinstance(text, KnitterError):
+            errors.append(text)
+            continue
+        loaded = parse(text, place)
+        found += [Declared(named(type(entry).__name__), entry, place) for entry in loaded.objects]
+        errors += loaded.errors
+    if errors:
+        raise Bad(errors)
     return sorted(found, key=lambda one: ORDER.index(one.kind))
 
 
@@ -48,7 +51,7 @@ def standard_input() -> str:
     return sys.stdin.read()
 
 
-def _texts(names: Sequence[str], recursive: bool, stdin: Callable[[], str]) -> Iterable[tuple[str, str]]:
+def _texts(names: Sequence[str], recursive: bool, stdin: Callable[[], str]) -> Iterator[tuple[str, str | KnitterError]]:
     for name in names:
         if name == "-":
             yield "standard input", stdin()
@@ -57,10 +60,11 @@ def _texts(names: Sequence[str], recursive: bool, stdin: Callable[[], str]) -> I
             try:
                 yield str(path), path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise Invalid("FIELD_INVALID", f"{path}: cannot be read: {error}", file=str(path)) from error
+                yield str(path), Invalid("FIELD_INVALID", f"{path}: cannot be read: {error}", file=str(path))
 
 
 def _files(path: Path, recursive: bool) -> list[Path]:
+    """The file itself, or those of a folder. Raises Invalid for a folder without any."""
     if not path.is_dir():
         return [path]
     entries = path.rglob("*") if recursive else path.iterdir()
@@ -69,11 +73,3 @@ def _files(path: Path, recursive: bool) -> list[Path]:
         hint = "" if recursive else "; -R reads the folders below it too"
         raise Invalid("FIELD_INVALID", f"{path}: no file ends with {', '.join(SUFFIXES)}{hint}", file=str(path))
     return found
-
-
-def parser(namespace: str) -> Parse:
-    """How a text becomes objects; what names no namespace belongs to `namespace`, else to admin."""
-    from knitter_common import objects
-    from knitter_common.model import ADMIN
-
-    return lambda text, place: objects.load_text(text, place, default_tenant=namespace or ADMIN)

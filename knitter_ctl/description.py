@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knitter_common.model import IPClaim, IPGroup, Network, Node, Port, PortSet, Subnet, Tenant, Usability
+from knitter_common.objects import time_text
 from knitter_ctl import owners
-from knitter_ctl.ages import age, moment
+from knitter_ctl.ages import age
 from knitter_ctl.columns import interfaces, quota, state_of_set, subnet_list, type_name
 from knitter_ctl.table import Row, layout
 
@@ -111,7 +112,7 @@ def _port_set(block: _Block, found: PortSet) -> None:
     if found.binding is not None:
         block.pair("Container", found.binding.container_id)
         block.pair("Netns", found.binding.netns)
-        block.pair("Bound", moment(found.binding.time))
+        block.pair("Bound", time_text(found.binding.time))
     if found.error is not None:
         block.pair("Error", f"{found.error.reason}: {found.error.message}")
     header = ("NAME", "NETWORK", "TYPE", "ADDRESSES", "GATEWAYS", "MAC", "MTU", "PLANES")
@@ -143,7 +144,7 @@ def _node(block: _Block, node: Node, now: int) -> None:
     block.pair("Agent version", node.agent_version)
     block.pair("Labels", _labels(node.labels))
     if node.last_seen:
-        block.pair("Last seen", f"{moment(node.last_seen)} ({age(node.last_seen, now)} ago)")
+        block.pair("Last seen", f"{time_text(node.last_seen)} ({age(node.last_seen, now)} ago)")
 
 
 def _tenant(block: _Block, tenant: Tenant) -> None:
@@ -182,7 +183,7 @@ def _ip_claim(block: _Block, claim: IPClaim) -> None:
 
 def _life(block: _Block, entry: Any, now: int) -> None:
     if entry.create_time:
-        block.pair("Created", f"{moment(entry.create_time)} ({age(entry.create_time, now)} ago)")
+        block.pair("Created", f"{time_text(entry.create_time)} ({age(entry.create_time, now)} ago)")
     block.pair("Source", getattr(entry, "source", ""))
     block.pair("Revision", entry.revision)
 

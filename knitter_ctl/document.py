@@ -9,20 +9,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from knitter_common.model import IPGroup, NamedOwner, Network, Owner, PodOwner, PortSet, SandboxOwner
-from knitter_ctl.ages import moment
-from knitter_ctl.kinds import IP_CLAIM, IP_GROUP, NETWORK, NODE, PORT_SET, TENANT, Kind
+from knitter_common.model import IPGroup, NamedOwner, ObjectState, Owner, PodOwner, PortSet, PortSetState, SandboxOwner
+from knitter_common.objects import API_VERSION, time_text, to_dict
+from knitter_ctl.kinds import NODE, PORT_SET, Kind
 
-API_VERSION = "knitter.io/v1"
-_METADATA = ("name", "tenant", "labels", "create_time", "revision", "source")
-# Set by Knitter, told in `status`.
+_METADATA = ("name", "tenant", "labels")
+_STORED = ("create_time", "revision", "source")
+# What Knitter sets of the kinds that no file declares.
 _STATUS: dict[Kind, tuple[str, ...]] = {
-    NETWORK: ("id", "state"),
-    TENANT: ("used", "state"),
-    IP_GROUP: ("id", "addresses"),
-    IP_CLAIM: ("addresses", "used_by"),
-    NODE: ("agent_version", "gone", "last_seen"),
-    PORT_SET: ("state", "ports", "binding", "error"),
+    NODE: ("agent_version", "gone", "last_seen", *_STORED),
+    PORT_SET: ("state", "ports", "binding", "error", *_STORED),
 }
 _TIMES = ("create_time", "last_seen", "time")
 _OWNER_KINDS: dict[type[Any], str] = {PodOwner: "pod", SandboxOwner: "sandbox", NamedOwner: "named"}
@@ -30,21 +26,16 @@ _OWNER_KINDS: dict[type[Any], str] = {PodOwner: "pod", SandboxOwner: "sandbox", 
 
 def document(kind: Kind, entry: Any) -> dict[str, Any]:
     """One object. A port set's name is its owner's key."""
-    metadata: dict[str, Any] = {"name": entry.owner.key if isinstance(entry, PortSet) else entry.name}
-    if tenant := getattr(entry, "tenant", ""):
-        metadata["namespace"] = tenant
-    for name, told in (("labels", "labels"), ("create_time", "creationTimestamp"), ("revision", "revision"), ("source", "source")):
-        if value := getattr(entry, name, None):
-            metadata[told] = plain(value, name)
-    fields = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry) if field.name not in _METADATA}
-    status = {camel(name): plain(fields.pop(name), name) for name in _STATUS[kind]}
-    spec = {camel(name): plain(value, name) for name, value in fields.items()}
-    if isinstance(entry, Network) and entry.rest is not None:
-        spec["rest"] = f"{entry.rest:g}s"
-    if isinstance(entry, IPGroup) and entry.ips:
-        spec.pop("size", None)
-    whole = {"apiVersion": API_VERSION, "kind": kind.name, "metadata": metadata, "spec": _told(spec), "status": _told(status)}
-    return {key: value for key, value in whole.items() if value or key == "spec"}
+    if kind not in _STATUS:
+        return to_dict(entry)
+    fields = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
+    status = {camel(name): plain(fields.pop(name), name) for name in _STATUS[kind] if name in fields}
+    name = entry.owner.key if isinstance(entry, PortSet) else entry.name
+    metadata = {"name": name, "namespace": fields.get("tenant", ""), "labels": plain(fields.get("labels", {}))}
+    spec = {camel(name): plain(value, name) for name, value in fields.items() if name not in _METADATA}
+    return {
+        "apiVersion": API_VERSION, "kind": kind.name, "metadata": _told(metadata), "spec": _told(spec), "status": _told(status),
+    }  # fmt: skip
 
 
 def plain(value: Any, name: str = "") -> Any:
@@ -53,9 +44,9 @@ def plain(value: Any, name: str = "") -> Any:
         case PodOwner() | SandboxOwner() | NamedOwner():
             return owner(value)
         case enum.Enum():
-            return value.name.lower().replace("_", "-")
+            return value.name if isinstance(value, ObjectState | PortSetState) else value.name.lower().replace("_", "-")
         case int() if name in _TIMES:
-            return moment(value)
+            return time_text(value)
         case None | str() | bool() | int() | float():
             return value
         case Mapping():
@@ -76,7 +67,7 @@ def owner(value: Owner) -> dict[str, Any]:
 def camel(name: str) -> str:
     """`exported_to` → `exportedTo`."""
     head, *rest = name.split("_")
-    return head + "".join("IPs" if word == "ips" else word.capitalize() for word in rest)
+    return head + "".join(word.capitalize() for word in rest)
 
 
 def reference(kind: Kind, entry: Any) -> str:

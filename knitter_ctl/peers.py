@@ -10,8 +10,9 @@ from google.protobuf.json_format import MessageToDict
 from knitter.v1 import agent_pb2, agent_pb2_grpc, monitor_pb2, monitor_pb2_grpc
 from knitter_common import convert
 from knitter_common.errors import KnitterError, Unavailable, from_rpc_error
+from knitter_common.objects import time_text
 from knitter_ctl import columns, document
-from knitter_ctl.ages import age, moment
+from knitter_ctl.ages import age
 from knitter_ctl.kinds import PORT_SET
 
 Told = dict[str, Any]
@@ -66,7 +67,7 @@ def _attachment(message: agent_pb2.Attachment) -> Told:
         "interface": message.interface,
         "netns": message.netns,
         "state": state,
-        "creationTimestamp": moment(convert.time_from_proto(message.create_time)),
+        "creationTimestamp": time_text(convert.time_from_proto(message.create_time)),
         "interfaces": columns.interfaces(port_set) if port_set else "",
         "age": age(convert.time_from_proto(message.create_time), time.time_ns()),
         "portSet": document.document(PORT_SET, port_set) if port_set else None,

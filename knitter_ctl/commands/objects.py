@@ -202,8 +202,14 @@ def _name_of(one: "Declared") -> str:
 
 def _read(names: list[str] | None, recursive: bool, namespace: str) -> "list[Declared]":
     from knitter_common.errors import Invalid
-    from knitter_ctl import declared
+    from knitter_common.objects import read_text
+    from knitter_ctl import declared, failure
 
     if not names:
         raise Invalid("FIELD_INVALID", "nothing to read: name a file, a folder or - with -f", field="--filename")
-    return declared.read(names, recursive=recursive, parse=declared.parser(namespace), stdin=declared.standard_input)
+    try:
+        return declared.read(names, recursive=recursive, parse=read_text, stdin=declared.standard_input)
+    except declared.Bad as bad:
+        for error in bad.errors:
+            failure.tell(error)
+        raise

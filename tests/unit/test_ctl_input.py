@@ -7,6 +7,7 @@ import pytest
 
 from knitter_common.errors import REASONS, Invalid, KnitterError
 from knitter_common.model import IPClaim, IPGroup, NamedOwner, Network, PodOwner, SandboxOwner, Tenant
+from knitter_common.objects import Loaded, Object
 from knitter_ctl import declared, failure, owners, wants
 
 SANDBOX = SandboxOwner("n1", "0123456789abcdef", "knitter", "eth0")
@@ -57,17 +58,17 @@ def test_a_bad_wish_names_place_and_value(text: str) -> None:
         wants.wish(text, 3)
 
 
-def parse(text: str, place: str) -> list[object]:
+def parse(text: str, place: str) -> Loaded:
     """A stand-in: one word an object."""
-    made: dict[str, Callable[[], object]] = {
+    made: dict[str, Callable[[], Object]] = {
         "network": lambda: Network("t1", "control"),
         "tenant": lambda: Tenant("t1"),
         "group": lambda: IPGroup("t1", "ig0", "control"),
         "claim": lambda: IPClaim("t1", "vm", "control"),
     }
-    if "bad" in text:
-        raise Invalid("FIELD_INVALID", f"{place}: bad")
-    return [made[word]() for word in text.split()]
+    words = text.split()
+    errors: list[KnitterError] = [Invalid("FIELD_INVALID", f"{place}: bad") for word in words if word not in made]
+    return Loaded([made[word]() for word in words if word in made], errors)
 
 
 def read(*names: str, recursive: bool = False, stdin: str = "") -> list[declared.Declared]:
@@ -98,11 +99,12 @@ def test_a_dash_is_standard_input() -> None:
 
 def test_every_bad_input_is_named(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        (tmp_path / f"{name}.yaml").write_text("bad")
-    with pytest.raises(Invalid, match=r"2 inputs are bad.*a\.yaml.*b\.yaml"):
-        read(str(tmp_path))
-    with pytest.raises(Invalid, match="cannot be read"):
-        read(str(tmp_path / "missing.yaml"))
+        (tmp_path / f"{name}.yaml").write_text("tenant bad")
+    with pytest.raises(declared.Bad) as caught:
+        read(str(tmp_path), str(tmp_path / "missing.yaml"))
+    files = [Path(error.message.partition(": ")[0]).name for error in caught.value.errors]
+    assert files == ["a.yaml", "b.yaml", "missing.yaml"]
+    assert failure.exit_code(caught.value) == 2
 
 
 def test_every_reason_has_an_exit_code() -> None:
