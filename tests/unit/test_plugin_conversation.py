@@ -122,7 +122,7 @@ def test_any_grpc_message_is_shown(value: bytes) -> None:
     st.sampled_from([16384, 16385, 100_000]),
     st.lists(st.integers(1, 100_000), min_size=1, max_size=30),
 )
-def test_what_is_sent_keeps_to_the_windows_and_is_all_sent_in_the_end(size: int, initial: int, limit: int, updates: list[int]) -> None:
+def test_the_request_keeps_to_the_windows_and_is_all_sent(size: int, initial: int, limit: int, updates: list[int]) -> None:
     request = bytes(range(256)) * (size // 256 + 1)
     conversation = Conversation(b"Attach", 60.0, request)
     credit = {0: 65535, 1: 65535}
