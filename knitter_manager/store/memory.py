@@ -58,25 +58,42 @@ class MemorySpace:
         return self.revision
 
 
+    def depose(self) -> None:
+        """Takes the writer's place from who has it, as a lease that runs out does."""
+        if self.writer is not None:
+            self.writer.lost.set()
+            self.writer = None
+        self.wake()
+
+    def wake(self) -> None:
+        """Wakes all who wait for the writer's place; they look again."""
+        freed, self.freed = self.freed, asyncio.Event()
+        freed.set()
+
+
 class MemoryStore:
     """A Store (protocol.py) on a MemorySpace."""
 
     def __init__(self, space: MemorySpace | None = None) -> None:
         self.space = space or MemorySpace()
         self.name = ""
+        self.lost = asyncio.Event()
         self.tail = Tail(self.space.revision)
         self._open = True
         self._pending: list[tuple[Sequence[Condition], Mapping[str, bytes], Sequence[str], asyncio.Future[int]]] = []
         self.space.stores.add(self)
 
-    async def acquire_writer(self, name: str) -> None:
+    async def acquire_writer(self, name: str) -> asyncio.Event:
         """See Store."""
         while True:
             self._check()
             if self.space.writer in (None, self):
                 break
             await self.space.freed.wait()
-        self.space.writer, self.name = self, name
+        if self.space.writer is None:
+            self.space.writer, self.lost = self, asyncio.Event()
+        self.name = name
+        return self.lost
 
     async def writer(self) -> str:
         """See Store."""
@@ -114,8 +131,10 @@ class MemoryStore:
         for conditions, puts, deletes, future in pending:
             try:
                 self._check()
+                if self.space.writer is not self:
+                    raise NotWriter(self.space.writer.name if self.space.writer else "")
                 revision = self.space.judge(conditions, puts, deletes)
-            except (Conflict, StoreDown) as error:
+            except (Conflict, NotWriter, StoreDown) as error:
                 if not future.done():
                     future.set_exception(error)
             else:
@@ -157,9 +176,8 @@ class MemoryStore:
         self.tail.end("the store is closed")
         self.space.stores.discard(self)
         if self.space.writer is self:
-            self.space.writer = None
-        freed, self.space.freed = self.space.freed, asyncio.Event()  # wakes its own wait for the writer's place, too
-        freed.set()
+            self.space.depose()
+        self.space.wake()  # its own wait for the writer's place, too
 
     def _check(self) -> None:
         if not self._open:

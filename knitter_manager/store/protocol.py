@@ -12,6 +12,7 @@ One process at a time writes: it holds the key `writer` (a lease in etcd, a file
 on it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -93,8 +94,12 @@ class StoreDown(Exception):
 class Store(Protocol):
     """Implementations: memory (tests), sqlite (embedded, default), etcd. All methods may raise StoreDown."""
 
-    async def acquire_writer(self, name: str) -> None:
-        """Waits until this process is the writer under `name` (the manager's address). Idempotent while it is."""
+    async def acquire_writer(self, name: str) -> asyncio.Event:
+        """Waits until this process is the writer under `name` (the manager's address). Idempotent while it is.
+
+        The event is set when it is the writer no more: closed, or its lease ran out. Then it may be acquired again, and what the
+        process knows must be loaded again.
+        """
 
     async def writer(self) -> str:
         """Who writes now, "" for nobody."""

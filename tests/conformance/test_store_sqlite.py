@@ -185,12 +185,14 @@ async def test_what_is_no_commit_fails_alone(site: Site) -> None:
 async def test_a_replaced_lock_file_makes_no_second_writer(site: Site) -> None:
     one, two = await site.open_writer("one:1"), await site.open()
     first = await one.commit([], {"a": b"1"})
+    lost = await one.acquire_writer("one:1")
     Path(f"{site.settings.path}.writer").unlink()
     await two.acquire_writer("two:1")
     second = await two.commit([], {"a": b"2"})
     for _ in range(2):
         with pytest.raises(NotWriter):
             await one.commit([AtRevision("a", first)], {"a": b"3"})
+    assert lost.is_set()
     assert [commit.revision for commit in await take(one, first, second)] == [second]
     await two.close()
     await asyncio.wait_for(one.acquire_writer("one:1"), 2)

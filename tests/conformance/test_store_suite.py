@@ -9,6 +9,7 @@ import pytest
 from harness.stores import KINDS, Site, everything, open_site, take
 
 from knitter_manager.store import Store
+from knitter_manager.store.memory import MemorySpace, MemoryStore
 from knitter_manager.store.protocol import (
     AtRevision,
     Commit,
@@ -337,13 +338,16 @@ async def test_compacting_everything_keeps_the_head(site: Site, store: Store) ->
 
 async def test_one_writes_and_the_others_are_told_who(site: Site) -> None:
     one, two = await site.open_writer("one:1"), await site.open()
-    await one.acquire_writer("one:1")
+    lost = await one.acquire_writer("one:1")
     assert await two.writer() == await one.writer() == "one:1"
     with pytest.raises(NotWriter) as caught:
         await two.commit([], {"a": b""})
     assert caught.value.writer == "one:1"
     await one.commit([], {"a": b"1"})
     assert (await two.get(["a"]))["a"].value == b"1"
+    assert not lost.is_set()
+    await one.close()
+    assert lost.is_set()
 
 
 async def test_nobody_writes(site: Site) -> None:
@@ -460,3 +464,23 @@ async def test_a_closed_store_refuses_everything(site: Site) -> None:
     for call in calls:
         with pytest.raises(StoreDown, match="closed"):
             await call
+
+
+async def test_memory_tells_who_is_deposed_and_what_is_down() -> None:
+    space = MemorySpace()
+    one, two = MemoryStore(space), MemoryStore(space)
+    lost = await one.acquire_writer("one:1")
+    pending = asyncio.ensure_future(one.commit([], {"a": b""}))
+    waiting = asyncio.ensure_future(two.acquire_writer("two:1"))
+    await asyncio.sleep(0)
+    space.depose()
+    assert lost.is_set()
+    with pytest.raises(NotWriter):
+        await pending
+    await asyncio.wait_for(waiting, 1)
+    space.down = "unplugged"
+    for call in (two.commit([], {"a": b""}), two.get(["a"]), two.load()):
+        with pytest.raises(StoreDown, match="unplugged"):
+            await call
+    space.down = ""
+    await two.commit([], {"a": b""})

@@ -27,6 +27,7 @@ class SqliteStore:
         self._acquiring = asyncio.Lock()
         self._waiting: set[asyncio.Task[None]] = set()
         self._writing = False
+        self._lost = asyncio.Event()  # of the present time as the writer
         self._tail = Tail(0)
         self._tail.lose()
         self._watch: asyncio.Task[None] | None = None
@@ -39,7 +40,7 @@ class SqliteStore:
         await asyncio.to_thread(file.prepare, path)
         return cls(path, retention or Retention())
 
-    async def acquire_writer(self, name: str) -> None:
+    async def acquire_writer(self, name: str) -> asyncio.Event:
         """See Store: waits for the lock on `<path>.writer`."""
         self._must_be_open()
         task = asyncio.ensure_future(self._acquire(name))
@@ -52,6 +53,7 @@ class SqliteStore:
         if task.cancelled():
             raise StoreDown(self._closed)
         task.result()
+        return self._lost
 
     async def _acquire(self, name: str) -> None:
         async with self._acquiring:
@@ -67,7 +69,7 @@ class SqliteStore:
                 self._lock.release()
                 raise
             self._tail.restart(head)
-            self._writing = True
+            self._writing, self._lost = True, asyncio.Event()
             self._stop_watching()
 
     async def writer(self) -> str:
@@ -129,8 +131,7 @@ class SqliteStore:
             task.cancel()
         self._stop_watching()
         await asyncio.to_thread(self._writer.end)
-        self._writing = False
-        self._lock.release()
+        self._give_up()
         self._tail.end(self._closed)
         await self._reader.close()
 
@@ -156,9 +157,13 @@ class SqliteStore:
         if down:
             self._tail.lose()
         if stolen:  # somebody replaced the lock file under us
-            self._writing = False
             self._tail.lose()
-            self._lock.release()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._writing = False
+        self._lock.release()
+        self._lost.set()
 
     def _keep_watching(self) -> None:
         """Has the writer's touches wake the followers, from now on."""
