@@ -6,6 +6,7 @@ socket's lock → journal → recovery → DEL queue → (manager, monitor: begu
 import asyncio
 import os
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 
 import structlog
@@ -13,7 +14,9 @@ import structlog
 from knitter.v1 import agent_pb2_grpc
 from knitter_agent.attachment import Attachments, Delegates, Tools
 from knitter_agent.config import AgentSettings
+from knitter_agent.delqueue import DelQueue
 from knitter_agent.journal import BOOT_ID, Journal, open_journal
+from knitter_agent.liveness import Liveness
 from knitter_agent.manager_client import ManagerClient
 from knitter_agent.netlink import Kernel
 from knitter_agent.reconcile import Reconciler
@@ -39,6 +42,8 @@ class Agent:
         self._worker: KernelWorker | None = None
         self._manager: ManagerClient | None = None
         self._attachments: Attachments | None = None
+        self._queue: DelQueue | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> str:
         """Recovers, then serves."""
@@ -60,13 +65,21 @@ class Agent:
         self._attachments = attachments = Attachments(tools)
         reconciler = Reconciler(node, tools, attachments, boot_id)
         await attachments.start(boot_id)
+        self._queue = DelQueue(Path(settings.state) / "delq", attachments, boot_id)
+        await self._queue.start()
+        self._begin(self._queue.follow())
+        if settings.liveness_interval:
+            self._begin(Liveness(tools, attachments, settings.liveness_interval, settings.liveness_grace).run())
         manager.start()
         servicer = AgentServicer(attachments, journal, self._trouble, Bounds(settings.max_concurrent_adds))
         agent_pb2_grpc.add_AgentServiceServicer_to_server(servicer, self._server.grpc)
         address = await self._server.start()
-        _mark(Path(address.removeprefix("unix:")).with_name(MARKER), boot_id)
+        _mark(Path(address.removeprefix("unix:")).with_name(MARKER), boot_id, settings.strict_status)
         await self._server.serving()
         return address
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
 
     def _trouble(self) -> str:
         if self._settings.strict_status and not (self._manager and self._manager.connected):
@@ -76,7 +89,7 @@ class Agent:
     async def wait(self) -> None:
         """Until a part fails that the agent cannot do without."""
         assert self._attachments is not None
-        ends = [asyncio.ensure_future(self._server.wait()), self._attachments.undoer.broken]
+        ends = [asyncio.ensure_future(self._server.wait()), self._attachments.undoer.broken, *self._tasks]
         done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for one in done:
             one.result()
@@ -84,6 +97,11 @@ class Agent:
     async def stop(self) -> None:
         """Finishes the calls under way; the pods keep their networks."""
         await self._server.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._queue is not None:
+            self._queue.close()
         if self._attachments is not None:
             await self._attachments.close()
         if self._manager is not None:
@@ -94,9 +112,10 @@ class Agent:
             await self._journal.close()
 
 
-def _mark(path: Path, boot_id: str) -> None:
+def _mark(path: Path, boot_id: str, strict: bool) -> None:
+    """Tells the plugin's STATUS that the agent has served in this boot, and whether it must be there all the time."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(boot_id + "\n", encoding="ascii")
+    fresh.write_text(boot_id + ("\nstrict\n" if strict else "\n"), encoding="ascii")
     fresh.replace(path)
 
 

@@ -87,9 +87,7 @@ class Adder:
                 delegations=_delegations(call),
             )
             undoing = await undo.enter_async_context(_Undoing(self._undoer, record))
-            granted = await _unless_failed(self._allocate(call, key), opening)
-            if granted is not None:
-                undoing.record = replace(record, port_set=granted.encoded)
+            granted = await _unless_failed(self._allocate(call, key, undoing), opening)
             sandbox = await asyncio.shield(opening)
             port_set = granted.port_set if granted else None
             record = undoing.record = self._planned(undoing.record, port_set, sandbox)
@@ -103,12 +101,13 @@ class Adder:
             undo.pop_all()
         return self._answer(call, record)
 
-    async def _allocate(self, call: Call, key: Key) -> Granted | None:
+    async def _allocate(self, call: Call, key: Key, undoing: "_Undoing") -> Granted | None:
         allocation = allocation_of(call, key, self._tools.node, self._tools.default_network, self._tools.clock())
         if allocation is None:
             return None
         await failpoints.reach("add.before-allocate")
         granted = await self._tools.manager.allocate(allocation, self._tools.patience)
+        undoing.record = replace(undoing.record, port_set=granted.encoded)
         await failpoints.reach("add.after-allocate")
         return granted
 

@@ -13,7 +13,7 @@ from knitter_agent.attachment.remove import Remover
 from knitter_agent.attachment.tools import Tools
 from knitter_agent.attachment.undo import Undoer
 from knitter_agent.cni import Call
-from knitter_agent.record import Delegation, Key
+from knitter_agent.record import Delegation, Key, Record
 from knitter_common.errors import Unavailable
 
 
@@ -45,15 +45,18 @@ class Attachments:
         self._adding[key] = task
         try:
             await asyncio.wait([task])
-            if task.cancelled():
-                raise Unavailable("DEADLINE_EXCEEDED", f"a DEL of {key} came while it was being added")
-            return task.result()
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled() and task.exception() is None:
+                await self.remover.detach([self._tools.journal.records[key]])  # done, but nobody is there to be told
+            raise
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
             if self._adding.get(key) is task:
                 del self._adding[key]
+        if task.cancelled():
+            raise Unavailable("DEADLINE_EXCEEDED", f"a DEL of {key} came while it was being added")
+        return task.result()
 
     def busy(self, key: Key) -> bool:
         """An ADD or an undo of this attachment is under way."""
@@ -69,6 +72,14 @@ class Attachments:
         if adding is not None:
             adding.cancel()
         await self.remover.delete(call)
+
+    async def delete_late(self, call: Call, asked: int) -> None:
+        """A DEL that was asked some time ago, in nanoseconds since 1970."""
+        await self.remover.delete_late(call, asked)
+
+    async def end(self, seen: Record) -> bool:
+        """Ends an attachment that was found dead, unless it was replaced since it was seen."""
+        return await self.remover.end(seen) is not None
 
     async def check(self, call: Call) -> None:
         """Success when nothing differs."""

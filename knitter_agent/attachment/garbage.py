@@ -12,9 +12,8 @@ import structlog
 from knitter_agent.attachment.delegates import Surroundings
 from knitter_agent.attachment.remove import Remover
 from knitter_agent.attachment.tools import Tools
-from knitter_agent.attachment.undo import Undo
 from knitter_agent.cni import Call
-from knitter_agent.record import Delegation, Key, Record, State
+from knitter_agent.record import Delegation, Key, State
 
 log = structlog.get_logger()
 
@@ -36,22 +35,14 @@ class Collector:
             and (key.container_id, key.interface) not in valid
             and record.state is not State.ATTACHING
         ]
-        undos = [undo for undo in await asyncio.gather(*map(self._end, dead)) if undo is not None]
+        if dead:
+            log.info("garbage: the runtime does not list them", attachments=[str(record.key) for record in dead])
+        undos = [undo for undo in await asyncio.gather(*map(self._remover.end, dead)) if undo is not None]
         await asyncio.gather(*(asyncio.shield(undo.clean) for undo in undos))
         await self._delegates(call)
         for undo in undos:
             if undo.record.delegations and (error := await asyncio.shield(undo.told)) is not None:
                 raise error
-
-    async def _end(self, seen: Record) -> Undo | None:
-        """Ends an attachment, unless it was replaced meanwhile."""
-        async with self._tools.locks.hold(f"id/{seen.key.container_id}"):
-            record = self._tools.journal.records.get(seen.key)
-            if record is None or record.time != seen.time:
-                return None
-            log.info("garbage: the runtime does not list it", attachment=str(seen.key))
-            (undo,) = await self._remover.detach([record])
-            return undo
 
     async def _delegates(self, call: Call) -> None:
         chain = tuple(Delegation(conf, call.interface) for conf in call.conf.delegates)

@@ -39,6 +39,27 @@ class Remover:
         if record.delegations and (error := await asyncio.shield(undo.told)) is not None:
             raise error
 
+    async def delete_late(self, call: Call, asked: int) -> None:
+        """A DEL that was asked at `asked` (nanoseconds since 1970) and comes only now: a newer attachment stays untouched."""
+        key = Key(call.conf.name, call.container_id, call.interface)
+        async with self._tools.locks.hold(f"id/{call.container_id}"):
+            record = self._tools.journal.records.get(key)
+            if record is not None and record.time > asked:
+                log.info("a kept DEL is older than the attachment of that name; skipped", attachment=str(key))
+            elif record is not None:
+                await self.detach([record])
+            else:
+                await self._by_configuration(replace(call, netns=""), key)
+
+    async def end(self, seen: Record) -> Undo | None:
+        """Ends an attachment, unless it was replaced since it was seen."""
+        async with self._tools.locks.hold(f"id/{seen.key.container_id}"):
+            record = self._tools.journal.records.get(seen.key)
+            if record is None or record.time != seen.time:
+                return None
+            (undo,) = await self.detach([record])
+            return undo
+
     async def detach(self, records: Sequence[Record]) -> Sequence[Undo]:
         """Ends these attachments: one commit, then the undo is under way. When the disk refuses, waits until all is undone."""
         ending = [replace(record, state=State.DETACHING) for record in records]

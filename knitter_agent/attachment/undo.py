@@ -113,8 +113,11 @@ class Undoer:
             await self._wake.wait()
             self._wake.clear()
             batch, self._queue = self._queue, []
-            if batch:
+            try:
                 await self._unwire(batch)
+            except Exception as error:  # noqa: BLE001 - logged and tried again; every step may be repeated
+                for undo in batch:
+                    self._later(undo, error)
 
     async def _unwire(self, batch: Sequence[Undo]) -> None:
         await failpoints.reach("undo.before-unwire")
@@ -126,8 +129,7 @@ class Undoer:
             outcomes = {undo.record.key: await self._unwire_alone(undo) for undo in batch}
         await failpoints.reach("undo.after-unwire")
         for undo in batch:
-            trouble = outcomes.get(undo.record.key)
-            if trouble is None:
+            if (trouble := outcomes.get(undo.record.key)) is None:
                 self._spawn(self._finish(undo))
             else:
                 self._later(undo, trouble)

@@ -213,10 +213,11 @@ class FakeKernel:
     differences: list[str] = field(default_factory=list)
     slow: float = 0.0
     opened: int = 0
+    cookies: "itertools.count[int]" = field(default_factory=lambda: itertools.count(101))
 
     def add_namespace(self, path: str) -> int:
         """A new namespace at a path; returns its cookie, never the same twice."""
-        self.namespaces[path] = max(self.namespaces.values(), default=100) + 1
+        self.namespaces[path] = next(self.cookies)
         return self.namespaces[path]
 
     def remove_namespace(self, path: str) -> None:

@@ -1,0 +1,104 @@
+"""The DELs that the plugin kept on disk while the agent was away: replayed before the agent serves, and watched while it runs.
+
+One file each in `<state>/delq`, named `<time>-<request id>.del`: the octets "KDQ1", the CRC-32 of the rest in network order, and a
+knitter.v1.QueuedDetach. An entry goes once its undo is durable in the journal. What cannot be read is renamed to `….bad` and told.
+
+A replayed DEL skips an attachment that is newer than itself (a container id or a path used again), and what another boot queued is
+for recovery to end. No namespace is entered by path alone: a delegate gets it only if its cookie is the recorded one.
+"""
+
+import asyncio
+import zlib
+from pathlib import Path
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from knitter.v1.agent_pb2 import QueuedDetach
+from knitter_agent.attachment import Attachments
+from knitter_agent.cni import parse_call
+from knitter_common.errors import KnitterError
+from knitter_common.inotify import MOVED_TO, Inotify
+
+MAGIC = b"KDQ1"
+SUFFIX = ".del"
+
+log = structlog.get_logger()
+
+
+class BrokenEntry(Exception):
+    """What is in the file is no entry."""
+
+
+class DelQueue:
+    """`boot_id` is this boot's."""
+
+    def __init__(self, directory: Path, attachments: Attachments, boot_id: str) -> None:
+        self._directory = directory
+        self._attachments = attachments
+        self._boot_id = boot_id
+        self._inotify: Inotify | None = None
+
+    async def start(self) -> None:
+        """Begins to watch, then replays what is there. Returns when every entry's undo is durable."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._inotify = Inotify()
+        self._inotify.watch(self._directory, MOVED_TO)
+        await self.replay()
+
+    async def follow(self) -> None:
+        """Replays what comes, until cancelled."""
+        assert self._inotify is not None
+        while True:
+            await self._inotify.read()
+            await self.replay()
+
+    def close(self) -> None:
+        """Ends the watch."""
+        if self._inotify is not None:
+            self._inotify.close()
+
+    async def replay(self) -> int:
+        """Carries out every entry there is, the oldest first; returns how many there were."""
+        entries = sorted(self._directory.glob(f"*{SUFFIX}"), key=_age)
+        if entries:
+            log.info("replaying DELs that the plugin kept", entries=len(entries))
+        for entry in entries:
+            try:
+                await self._carry_out(await asyncio.to_thread(read_entry, entry))
+            except BrokenEntry as error:
+                aside = entry.with_suffix(".bad")
+                log.error("an entry of the DEL queue is broken; set aside", file=str(entry), moved_to=str(aside), error=str(error))
+                entry.replace(aside)
+                continue
+            except KnitterError as error:
+                log.warning("a kept DEL was carried out, with an error", file=entry.name, reason=error.reason, error=error.message)
+            entry.unlink(missing_ok=True)
+        return len(entries)
+
+    async def _carry_out(self, queued: QueuedDetach) -> None:
+        invocation = queued.invocation
+        with structlog.contextvars.bound_contextvars(request_id=invocation.request_id):
+            call = parse_call("DEL", dict(invocation.environment), invocation.stdin, invocation.request_id)
+            if queued.boot_id != self._boot_id:
+                log.info("a kept DEL of another boot has nothing to do", container_id=call.container_id)
+                return
+            await self._attachments.delete_late(call, queued.time_ns)
+
+
+def read_entry(path: Path) -> QueuedDetach:
+    """Reads a file of the queue. Raises BrokenEntry."""
+    data = path.read_bytes()
+    if data[:4] != MAGIC:
+        raise BrokenEntry("it does not begin with KDQ1")
+    if int.from_bytes(data[4:8], "big") != zlib.crc32(data[8:]):
+        raise BrokenEntry("its checksum is wrong")
+    try:
+        return QueuedDetach.FromString(data[8:])
+    except DecodeError as error:
+        raise BrokenEntry(f"it is no QueuedDetach: {error}") from error
+
+
+def _age(path: Path) -> tuple[int, str]:
+    time, _, rest = path.name.partition("-")
+    return (int(time) if time.isdigit() else 0, rest)

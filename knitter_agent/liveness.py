@@ -1,0 +1,70 @@
+"""Ends attachments whose network namespace is gone, where the runtime sends neither DEL nor GC for them.
+
+A sandbox lives as long as its recorded path opens with the recorded cookie. That it does not is an inference, so it takes two
+looks, the second no earlier than a grace time after the first, and the record must be the same one both times.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from knitter_agent.attachment import Attachments, Tools
+from knitter_agent.netlink import Kernel
+from knitter_agent.record import Key, Record, State
+from knitter_common.errors import KnitterError
+
+log = structlog.get_logger()
+
+
+class Liveness:
+    """`interval` and `grace` in seconds; `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self, tools: Tools, attachments: Attachments, interval: float, grace: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tools = tools
+        self._attachments = attachments
+        self._interval = interval
+        self._grace = grace
+        self._clock = clock
+        self._missed: dict[Key, tuple[int, float]] = {}  # the record's time, and when it was first found dead
+
+    async def run(self) -> None:
+        """Looks again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.look()
+
+    async def look(self) -> int:
+        """One look at every attachment; returns how many it ended."""
+        ended = 0
+        for record in [record for record in self._tools.journal.records.values() if record.state is State.ATTACHED]:
+            if await self._lives(record):
+                self._missed.pop(record.key, None)
+            elif self._twice(record):
+                log.warning("the sandbox is gone and nobody deleted its attachment", attachment=str(record.key), netns=record.netns)
+                ended += await self._attachments.end(record)
+        known = self._tools.journal.records
+        self._missed = {key: missed for key, missed in self._missed.items() if key in known}
+        return ended
+
+    def _twice(self, record: Record) -> bool:
+        """This is a second look, late enough, at the same record."""
+        now = self._clock()
+        seen, since = self._missed.get(record.key, (0, 0.0))
+        if seen != record.time:
+            self._missed[record.key] = (record.time, now)
+            return False
+        return now - since >= self._grace
+
+    async def _lives(self, record: Record) -> bool:
+        def look(_: Kernel) -> bool:
+            try:
+                with self._tools.open_namespace(record.netns) as sandbox:
+                    return sandbox.cookie == record.cookie
+            except KnitterError:
+                return False
+
+        return await self._tools.worker.run(look)
