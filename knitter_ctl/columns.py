@@ -8,7 +8,6 @@ from knitter_common.model import (
     IPClaim,
     IPGroup,
     Network,
-    NetworkType,
     Node,
     ObjectState,
     Port,
@@ -16,6 +15,7 @@ from knitter_common.model import (
     PortSetState,
     Quota,
 )
+from knitter_common.objects import type_name
 from knitter_ctl import owners
 from knitter_ctl.ages import age
 from knitter_ctl.kinds import IP_CLAIM, IP_GROUP, NETWORK, NODE, PORT_SET, TENANT, Kind
@@ -41,11 +41,6 @@ def header(kind: Kind, wide: bool) -> list[str]:
 def row(kind: Kind, entry: Any, now: int, wide: bool) -> Row:
     """The fields of one object."""
     return [column.show(entry, now) for column in COLUMNS[kind] if wide or not column.wide]
-
-
-def type_name(kind: NetworkType) -> str:
-    """As objects in files write it: "host-device"."""
-    return kind.name.lower().replace("_", "-")
 
 
 def subnet_list(network: Network) -> str:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knitter_common.model import IPClaim, IPGroup, Network, Node, Port, PortSet, Subnet, Tenant, Usability
-from knitter_common.objects import time_text
+from knitter_common.objects import time_text, type_name
 from knitter_ctl import owners
 from knitter_ctl.ages import age
-from knitter_ctl.columns import interfaces, quota, state_of_set, subnet_list, type_name
+from knitter_ctl.columns import interfaces, quota, state_of_set, subnet_list
 from knitter_ctl.table import Row, layout
 
 _SHOWN = 20  # port sets or networks listed below an object; more are counted

@@ -1,8 +1,8 @@
 """YAML → objects: apiVersion knitter.io/v1, kinds Network, Tenant, IPGroup, IPClaim, and `List` of them.
 
 Keys are those of protos/knitter/v1/types.proto in camelCase. `status`, and what only an API server sets in `metadata`, is ignored,
-so that what was read out can be applied again. No namespace means admin. What can be checked without any other object is checked
-here (`validate`), and told with file, document, line, object, field, value and way out.
+so that what was read out can be applied again. No namespace means admin, or what the reader says. What can be checked without any
+other object is checked here (`validate`), and told with file, document, line, object, field, value and way out.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,15 +61,18 @@ class _Metadata(NamedTuple):
     labels: Mapping[str, str]
 
 
-def load_text(text: str, origin: str) -> list[Object]:
-    """The objects of a YAML text, canonical, in order. `origin` names it in errors. Raises the first error, an Invalid."""
-    loaded = read_text(text, origin)
+def load_text(text: str, origin: str, default_tenant: str = ADMIN) -> list[Object]:
+    """The objects of a YAML text, canonical, in order. `origin` names it in errors; what names no namespace is `default_tenant`'s.
+
+    Raises the first error, an Invalid.
+    """
+    loaded = read_text(text, origin, default_tenant)
     if loaded.errors:
         raise loaded.errors[0]
     return loaded.objects
 
 
-def read_text(text: str, origin: str) -> Loaded:
+def read_text(text: str, origin: str, default_tenant: str = ADMIN) -> Loaded:
     """As `load_text`, but a bad object does not hide the good ones. A text that is no YAML has one error and no object."""
     try:
         nodes = documents(text, origin)
@@ -83,7 +86,7 @@ def read_text(text: str, origin: str) -> Loaded:
         source = Source(origin, number if len(nodes) > 1 else 0, visits=visits)
         for entry in _entries(Field(node, "", source), errors):
             try:
-                made = _object(entry)
+                made = _object(entry, default_tenant)
                 if identity(made) in first:
                     raise entry.source.error("", f"is declared in line {first[identity(made)]} already; remove one", entry.line)
                 first[identity(made)] = entry.line
@@ -121,14 +124,14 @@ def _entries(top: Field, errors: list[KnitterError]) -> list[Field]:
     return [Field(item.node, "", Source(source.origin, source.document, visits=source.visits)) for item in items]
 
 
-def _object(top: Field) -> Object:
+def _object(top: Field, default_tenant: str) -> Object:
     top.source.visit("", top.node)
     table = top.table(("apiVersion", "kind", "metadata", "spec", "status"))
     version = table.need("apiVersion", f"write apiVersion: {API_VERSION}")
     if version.text() != API_VERSION:
         raise version.error(f"{version.text()!r} is not known; write {API_VERSION}", version.text())
     kind = table.need("kind", f"write one of {', '.join(_KINDS)}").choice(_KINDS)
-    metadata = _metadata(table.need("metadata", "write metadata: {name: …}"), kind)
+    metadata = _metadata(table.need("metadata", "write metadata: {name: …}"), kind, default_tenant)
     top.source.subject = f"{kind} {metadata.name}" if kind == "Tenant" else f"{kind} {metadata.tenant}/{metadata.name}"
     spec = table.get("spec") or Field(yaml.MappingNode("tag:yaml.org,2002:map", [], top.node.start_mark), "spec", top.source)
     try:
@@ -147,13 +150,13 @@ def _placed(error: Invalid, source: Source) -> Invalid:
     return source.error(path, sentence, value=error.metadata.get("value", ""), reason=error.reason)
 
 
-def _metadata(field: Field, kind: str) -> _Metadata:
+def _metadata(field: Field, kind: str, default_tenant: str) -> _Metadata:
     table = field.table((*_METADATA, *_SERVER_METADATA))
     name = table.need("name", "give the object a name").text()
     namespace = table.get("namespace")
     if namespace is not None and kind == "Tenant":
         raise namespace.error("a Tenant is in no namespace, it is one; remove it", namespace.text())
-    return _Metadata(name, namespace.text() if namespace else ADMIN, table.texts_by_key("labels"))
+    return _Metadata(name, namespace.text() if namespace else default_tenant, table.texts_by_key("labels"))
 
 
 def _network(metadata: _Metadata, spec: Field) -> Network:

@@ -202,13 +202,17 @@ def _name_of(one: "Declared") -> str:
 
 def _read(names: list[str] | None, recursive: bool, namespace: str) -> "list[Declared]":
     from knitter_common.errors import Invalid
-    from knitter_common.objects import read_text
+    from knitter_common.model import ADMIN
+    from knitter_common.objects import Loaded, read_text
     from knitter_ctl import declared, failure
 
     if not names:
         raise Invalid("FIELD_INVALID", "nothing to read: name a file, a folder or - with -f", field="--filename")
+    def parse(text: str, place: str) -> Loaded:
+        return read_text(text, place, namespace or ADMIN)
+
     try:
-        return declared.read(names, recursive=recursive, parse=read_text, stdin=declared.standard_input)
+        return declared.read(names, recursive=recursive, parse=parse, stdin=declared.standard_input)
     except declared.Bad as bad:
         for error in bad.errors:
             failure.tell(error)

@@ -150,6 +150,12 @@ async def test_apply_creates_configures_and_leaves_alone(stand_in: tuple[StandIn
     assert (await ctl("apply", "-f", "-", manager=address, stdin=wider)).out == "network/t1/a configured\n"
 
 
+async def test_what_names_no_namespace_is_admins_or_that_of_the_option(stand_in: tuple[StandIn, str]) -> None:
+    text = (NETWORK % "a").replace(", namespace: t1", "")
+    assert (await ctl("apply", "-f", "-", manager=stand_in[1], stdin=text)).out == "network/admin/a created\n"
+    assert (await ctl("apply", "-n", "t2", "-f", "-", manager=stand_in[1], stdin=text)).out == "network/t2/a created\n"
+
+
 async def test_a_bad_input_sends_nothing(stand_in: tuple[StandIn, str]) -> None:
     servicer, address = stand_in
     result = await ctl("apply", "-f", "-", manager=address, stdin=NETWORK % "good" + NETWORK.replace("cidr", "cdir") % "bad")
