@@ -28,7 +28,7 @@ class BridgeDriver:
         return BridgeIntent.plan(port, attachment).wiring()
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
-        """A few exchanges with the kernel: the bridge, the pair, its end on the node, its end in the pod, and whether all pass packets."""
+        """A few exchanges with the kernel: the bridge, the pair, its end on the node, its end in the pod, whether packets pass."""
         intent = BridgeIntent.of(wiring)
         bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
         host, peer = _make_pair(kernel, sandbox, intent, bridge)
@@ -175,13 +175,16 @@ def _repair(kernel: Kernel, intent: BridgeIntent, done: list[str], lost: list[st
     if host is None or not intent.owns_host(host):
         lost.append(f"interface {intent.interface}: its other end {intent.host} is gone from the node; the pod must be made anew")
         return
-    bridge = _find_bridge(kernel, intent)
-    if not bridge:
-        bridge = _make_bridge(kernel, intent)
+    before = _look(kernel, intent.bridge)
+    bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
+    if before is None:
         done.append(f"bridge {intent.bridge} was gone and is made again")
+    elif not before.up:
+        done.append(f"bridge {intent.bridge} is up again")
     for gateway, answer in zip(intent.gateways, kernel.talk.ask(*_gateways(intent, bridge)), strict=True):
         if not answer.errno:
             done.append(f"bridge {intent.bridge} has its gateway {gateway} again")
-    if host.master != bridge or not host.up:
-        kernel.talk.ask(wire.set_link(host.index, f"putting {intent.host} on bridge {intent.bridge}", up=True, master=bridge))
-        done.append(f"link {intent.host} of interface {intent.interface} is up on bridge {intent.bridge} again")
+    if (host.master, host.up, host.mtu) != (bridge, True, intent.mtu):
+        step = f"putting {intent.host} back on bridge {intent.bridge}"
+        kernel.talk.ask(wire.set_link(host.index, step, up=True, mtu=intent.mtu, master=bridge))
+        done.append(f"link {intent.host} of interface {intent.interface} is on bridge {intent.bridge} again, up, with MTU {intent.mtu}")

@@ -7,14 +7,14 @@ sha256(attachment + "/" + interface). Both carry an ifalias by which they are kn
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Self
 
 from knitter_agent.drivers.protocol import Wiring
 from knitter_agent.drivers.routes import onlink, planned_routes
 from knitter_agent.netlink.wire import Link
 from knitter_common.errors import Invalid
-from knitter_common.model import NetworkType, Port, PortAddress
+from knitter_common.model import NetworkType, Port, PortAddress, Route
 
 NAME_LENGTH = 15  # bytes of a link's name (IFNAMSIZ without its zero)
 ALIAS_LENGTH = 255  # bytes of an ifalias (IFALIASZ without its zero)
@@ -64,7 +64,7 @@ class BridgeIntent:
         addresses = tuple(str(ip_interface(address.cidr)) for address in port.addresses)
         carried = [address for address in port.addresses if port.node_gateway and address.gateway]
         gateways = dict.fromkeys(_gateway(address) for address in carried)
-        routes = tuple(IntendedRoute(route.destination, _canonical(route.gateway), route.metric, route.mtu, onlink(route, port))
+        routes = tuple(IntendedRoute(route.destination, _hop(route), route.metric, route.mtu, onlink(route, port))
                        for route in planned_routes(port))
         with_ipv6 = any(":" in address for address in addresses)
         host = "kv" + _digest(f"{attachment}/{port.interface}")[:12]
@@ -125,8 +125,13 @@ def _link_local(mac: str) -> str:
     return f"{ip_address(bytes.fromhex('fe80') + bytes(6) + tail)}/64"
 
 
-def _canonical(address: str) -> str:
-    return str(ip_address(address)) if address else ""
+def _hop(route: Route) -> str:
+    if not route.gateway:
+        return ""
+    hop = ip_address(route.gateway)
+    if hop.version != ip_network(route.destination).version:
+        raise ValueError(f"route {route.destination} cannot go through {hop}, which is of the other family")
+    return str(hop)
 
 
 def _gateway(address: PortAddress) -> str:

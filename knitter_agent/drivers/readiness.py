@@ -1,7 +1,7 @@
 """When what was made passes packets. The kernel finishes two things in work items after it has answered:
 
-- A carrier. It opens a link's queue and a bridge's port some time after the carrier came, and drops packets until then. Asking for the
-  link makes a kernel from 6.8 on do that work first (`linkwatch_sync_dev` in rtnl_getlink); an older one is asked again.
+- A carrier. It opens a link's queue and a bridge's port some time after the carrier came, and drops packets until then. Asking for
+  the link makes a kernel from 6.8 on do that work first (`linkwatch_sync_dev` in rtnl_getlink); an older one is asked again.
 - An IPv6 address, also one without duplicate address detection: it is configured for reception by `addrconf_dad_work`. Until then
   packets to it go to the forwarding path and are dropped. It is there when the route to it is a local one.
 
@@ -18,8 +18,8 @@ PAUSES = (0.0, 0.0001, 0.0002, 0.0005, *(0.001,) * 50)  # seconds between looks;
 
 
 def await_ready(talk: Conversation, links: Iterable[str], addresses: Iterable[str]) -> None:
-    """Returns when the links named carry, and the IPv6 ones of the addresses (CIDRs) receive; or after 50 ms, ready or not: a pod is
-    not held up for longer, and CHECK tells what is wrong with it."""
+    """Returns when the links named carry, and the IPv6 ones of the addresses (CIDRs) receive; or after 50 ms, ready or not: a pod
+    is not held up for longer, and CHECK tells what is wrong with it."""
     waiting = [*map(wire.get_link, links), *(wire.get_route(cidr) for cidr in addresses if ":" in cidr)]
     for pause in PAUSES:
         answers = talk.ask(*waiting) if waiting else []

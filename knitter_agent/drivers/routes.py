@@ -1,10 +1,13 @@
 """Which routes a port has in its sandbox; pure. The CNI result tells the same ones that a driver makes."""
 
+from collections.abc import Sequence, Set
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 from knitter_common.model import Port, Route
 
 DEFAULTS = {4: "0.0.0.0/0", 6: "::/0"}
+SPARE_METRIC = 4096  # worse than what the kernel takes by itself: 0 for IPv4, 1024 for IPv6
 
 
 def planned_routes(port: Port) -> tuple[Route, ...]:
@@ -25,6 +28,24 @@ def planned_routes(port: Port) -> tuple[Route, ...]:
             if DEFAULTS[version] not in named:
                 routes[DEFAULTS[version], 0] = Route(DEFAULTS[version], gateway)
     return tuple(routes.values())
+
+
+def settle_defaults(ports: Sequence[Port]) -> tuple[Port, ...]:
+    """The ports of one sandbox such that their default routes do not clash, for planning and for the result alike.
+
+    A default route that a port was given (a wish's default route) beats the one that the primary interface would have by itself; the
+    latter stays as a spare with a worse metric. To be called once, before the ports are planned one by one.
+    """
+    given = {route.destination for port in ports if not port.primary for route in port.routes} & set(DEFAULTS.values())
+    return tuple(_with_spare_defaults(port, given) if port.primary and given else port for port in ports)
+
+
+def _with_spare_defaults(port: Port, given: Set[str]) -> Port:
+    planned = (route for route in planned_routes(port) if route.destination in given and not route.metric)
+    own = [replace(route, metric=SPARE_METRIC) for route in planned]
+    replaced = {spare.destination for spare in own}
+    kept = [route for route in port.routes if route.metric or route.destination not in replaced]
+    return replace(port, routes=(*kept, *own))
 
 
 def onlink(route: Route, port: Port) -> bool:

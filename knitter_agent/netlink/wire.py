@@ -265,7 +265,8 @@ def get_route(cidr: str) -> Request:
     address = ip_interface(cidr).ip
     family, bits = (socket.AF_INET, 32) if address.version == 4 else (socket.AF_INET6, 128)
     payload = _ROUTE.pack(family, bits, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, address.packed)
-    return Request(RTM_GETROUTE, 0, payload, f"looking for the route to {address}", frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH)))
+    none = frozenset((errno.ENETUNREACH, errno.EHOSTUNREACH))
+    return Request(RTM_GETROUTE, 0, payload, f"looking for the route to {address}", none)
 
 
 def is_local(body: bytes) -> bool:
