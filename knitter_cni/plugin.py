@@ -33,6 +33,7 @@ VERBS: dict[bytes, tuple[bytes, float, tuple[bytes, ...]]] = {
     b"VERSION": (b"", 0.0, ()),
 }
 SUPPORTED = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+FALLBACK = "1.0.0"  # of an error, where the configuration tells no version of these; every runtime in use knows it
 
 # Codes of the CNI specification's error object.
 BAD_ENVIRONMENT, IO_FAILURE, BAD_CONFIGURATION, TRY_AGAIN, NOT_AVAILABLE, INTERNAL = 4, 5, 7, 11, 50, 144
@@ -573,7 +574,7 @@ def version(stdin: bytes) -> tuple[bytes, int]:
     """VERSION: what this plugin and every agent it may talk to can do; the agent is not asked."""
     import json
 
-    answer = {"cniVersion": told_version(stdin), "supportedVersions": SUPPORTED}
+    answer = {"cniVersion": told_version(stdin) or SUPPORTED[-1], "supportedVersions": SUPPORTED}
     return json.dumps(answer).encode() + b"\n", 0
 
 
@@ -581,14 +582,15 @@ def error_object(error: CniError, stdin: bytes) -> bytes:
     """The CNI specification's error object."""
     import json
 
-    answer = {"cniVersion": told_version(stdin), "code": error.code, "msg": error.msg}
+    told = told_version(stdin)
+    answer = {"cniVersion": told if told in SUPPORTED else FALLBACK, "code": error.code, "msg": error.msg}
     if error.details:
         answer["details"] = error.details
     return json.dumps(answer).encode() + b"\n"
 
 
 def told_version(stdin: bytes) -> str:
-    """The configuration's cniVersion; the newest if it does not tell one."""
+    """The configuration's cniVersion; empty if it does not tell one."""
     import json
 
     try:
@@ -596,7 +598,7 @@ def told_version(stdin: bytes) -> str:
     except (ValueError, RecursionError):
         configuration = None  # the agent tells the runtime what is wrong with it
     told = configuration.get("cniVersion") if isinstance(configuration, dict) else None
-    return told if isinstance(told, str) and told else SUPPORTED[-1]
+    return told if isinstance(told, str) else ""
 
 
 def boot_id() -> bytes:
