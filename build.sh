@@ -48,7 +48,10 @@ cmd_setup() {
   touch "$stamp"
 }
 
-cmd_stubs() { [ -e _output/stubs/knitter/v1/agent_pb2.py ] && [ -z "$(find protos -newer _output/stubs/knitter/v1/agent_pb2.py -name '*.proto')" ] || "$python" deploy/build_stubs.py; }
+cmd_stubs() {
+  local made=_output/stubs/knitter_etcd/rpc_pb2.py
+  [ -e $made ] && [ -z "$(find protos knitter_manager/store/etcd/protos -newer $made -name '*.proto')" ] || "$python" deploy/build_stubs.py
+}
 
 cmd_build() {
   cmd_setup; cmd_stubs
