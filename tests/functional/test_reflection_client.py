@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import grpcurl
 from harness.daemons import Daemon, Daemons
+from harness.go_tools import go_tool
 from harness.reflection import Failed, Reflected
 
 MANAGER = "knitter.v1.ManagerService"
@@ -18,7 +19,7 @@ OWNER = {"named": {"tenant": "admin", "name": "db"}}
 @pytest.fixture
 def manager(daemons: Daemons, tmp_path: Path) -> Daemon:
     """A real manager."""
-    return daemons.start("knitter-manager", {"listen": "127.0.0.1:0", "store": {"path": str(tmp_path / "store.sqlite")}})
+    return daemons.start("knitter-manager", {"listen": "127.0.0.1:0", "store": {"kind": "sqlite", "path": str(tmp_path / "manager.db")}})
 
 
 @pytest.fixture
@@ -72,10 +73,8 @@ def test_it_reads_the_feed_of_changes(server: Reflected) -> None:
 
 @pytest.mark.timeout(330)
 async def test_grpcurl_does_the_same(manager: Daemon) -> None:
-    try:
-        program = await asyncio.to_thread(grpcurl.find)
-    except grpcurl.Absent as absent:
-        pytest.skip(str(absent))
+    known = shutil.which("grpcurl")
+    program = known or str(await asyncio.to_thread(go_tool, "github.com/fullstorydev/grpcurl/cmd/grpcurl", "v1.9.3"))
 
     async def run(*arguments: str) -> str:
         process = await asyncio.create_subprocess_exec(
