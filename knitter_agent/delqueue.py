@@ -91,7 +91,7 @@ def read_entry(path: Path) -> QueuedDetach:
     data = path.read_bytes()
     if data[:4] != MAGIC:
         raise BrokenEntry("it does not begin with KDQ1")
-    if int.from_bytes(data[4:8], "big") != zlib.crc32(data[8:]):
+    if len(data) < 8 or int.from_bytes(data[4:8], "big") != zlib.crc32(data[8:]):
         raise BrokenEntry("its checksum is wrong")
     try:
         return QueuedDetach.FromString(data[8:])

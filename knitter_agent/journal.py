@@ -127,8 +127,23 @@ class Journal:
         await asyncio.shield(written)
 
     def _apply(self, batch: Sequence[_Change]) -> Sequence[BaseException | None]:
-        """In the group's thread: all changes of a batch in one transaction."""
+        """In the group's thread: all changes of a batch in one transaction; if the disk refuses that, each alone."""
         failpoints.at("journal.before-commit")
+        try:
+            self._commit(batch)
+        except Internal as error:
+            return [error] if len(batch) == 1 else [self._alone(change) for change in batch]
+        failpoints.at("journal.after-commit")
+        return [None] * len(batch)
+
+    def _alone(self, change: _Change) -> BaseException | None:
+        try:
+            self._commit([change])
+        except Internal as error:
+            return error
+        return None
+
+    def _commit(self, batch: Sequence[_Change]) -> None:
         execute = self._database.execute
         try:
             execute("BEGIN IMMEDIATE")
@@ -141,8 +156,6 @@ class Journal:
                 execute("ROLLBACK")
             text = f"the journal {self._path} cannot be written: {error}"
             raise Internal("CNI_IO_FAILURE", text, file=str(self._path)) from error
-        failpoints.at("journal.after-commit")
-        return [None] * len(batch)
 
 
 def open_journal(path: Path) -> Journal:

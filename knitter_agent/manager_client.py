@@ -42,6 +42,7 @@ class _Operation:
     message: pb.AllocationOperation
     outcome: "asyncio.Future[pb.AllocationOutcome]"
     sent: bool = False
+    abandoned: bool = False
 
 
 class ManagerClient:
@@ -133,6 +134,7 @@ class ManagerClient:
             self._unanswered.pop(operation.message.id, None)
             self._outbox = [waiting for waiting in self._outbox if waiting is not operation]
             return
+        operation.abandoned = True
         key = allocation.owner.key
         task = asyncio.create_task(self._give_back(operation, allocation), name=f"give back {key}")
         self._returning[key] = task
@@ -141,9 +143,13 @@ class ManagerClient:
     async def _give_back(self, operation: _Operation, allocation: Allocation) -> None:
         try:
             outcome = await operation.outcome
-            if outcome.WhichOneof("result") == "port_set":
-                container_id = allocation.binding.container_id if allocation.binding else ""
-                await self.release(Return(allocation.owner, container_id=container_id, request_id=allocation.request_id))
+            if outcome.WhichOneof("result") != "port_set":
+                return
+        except Unavailable:
+            log.debug("the outcome of an allocation is not known", owner=allocation.owner.key)  # giving nothing back is no error
+        try:
+            container_id = allocation.binding.container_id if allocation.binding else ""
+            await self.release(Return(allocation.owner, container_id=container_id, request_id=allocation.request_id))
         except KnitterError as error:
             log.warning("a set that nobody waits for any more was not given back", owner=allocation.owner.key, error=error.message)
 
@@ -168,8 +174,13 @@ class ManagerClient:
             await self._backoff.wait()
 
     def _resend_all(self) -> None:
-        for operation in self._unanswered.values():
-            if operation.sent:
+        """After a stream: what was sent may or may not have happened; it goes out again, unless nobody waits for it any more."""
+        sent = [operation for operation in self._unanswered.values() if operation.sent]
+        for operation in sent:
+            if operation.abandoned:
+                del self._unanswered[operation.message.id]
+                operation.outcome.set_exception(Unavailable("MANAGER_UNAVAILABLE", "the stream broke"))
+            else:
                 self._outbox.append(operation)
 
     async def _serve_stream(self) -> None:

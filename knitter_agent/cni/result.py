@@ -8,7 +8,6 @@ Inside, a result is a dictionary in the shape of 1.1.0 without `cniVersion`. Dif
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from knitter_agent.cni.versions import SUPPORTED
@@ -35,8 +34,8 @@ def of_port(port: Port, host: Iterable[tuple[str, str]], netns: str, fallback_dn
     result: Result = {"interfaces": [*interfaces, inside], "ips": ips, "routes": _routes(port), "dns": {}}
     dns = port.dns or fallback_dns
     if dns is not None:
-        parts = asdict(dns)
-        result["dns"] = {key: parts[key] for key in ("nameservers", "domain", "search", "options") if parts[key]}
+        parts = {"nameservers": list(dns.nameservers), "domain": dns.domain, "search": list(dns.search)}
+        result["dns"] = {key: value for key, value in {**parts, "options": list(dns.options)}.items() if value}
     return result
 
 

@@ -48,7 +48,7 @@ METHODS: dict[str, tuple[str, Any]] = {
 
 
 class Sets:
-    """Port sets as a manager keeps them: same owner same answer. A network is a number, its addresses 10.<n>.0.2 and fd00:<n>::2 on."""
+    """Port sets as a manager keeps them: same owner same answer. Addresses are 10.<network>.0.2 and fd00:<network>::2 on."""
 
     def __init__(self) -> None:
         self.held: dict[str, PortSet] = {}
@@ -203,7 +203,7 @@ class FakeNamespace:
 
 @dataclass
 class FakeKernel:
-    """What drivers make, in memory; it is also the driver of every type. `made` maps (cookie, interface) to the host link's name."""
+    """What drivers make, in memory, and the driver of every type. `made` maps (cookie, interface) to the host link."""
 
     namespaces: dict[str, int] = field(default_factory=dict)
     made: dict[tuple[int, str], str] = field(default_factory=dict)
