@@ -3,12 +3,13 @@
 What is the network's on the node (the bridge and the gateways' addresses on it) is made with its first port and goes with its
 last. The node forwards for a bridge only where it carries gateways: IPv4 by the bridge's own `forwarding`; IPv6 knows only a switch
 for the whole node (net.ipv6.conf.all.forwarding, which also ends router discovery on uplinks), so that one is left to the operator,
-as are ip_forward and bridge-nf-call-iptables. Router advertisements are not accepted, neither on the bridge nor in the pod: what a
+as is bridge-nf-call-iptables. Router advertisements are not accepted, neither on the bridge nor in the pod: what a
 pod is told comes from its plan, not from a neighbour.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 
+from knitter_agent.drivers import masquerade
 from knitter_agent.drivers.bridge_check import differences
 from knitter_agent.drivers.bridge_intent import BridgeIntent
 from knitter_agent.drivers.protocol import HostInterface, Mended, Wiring
@@ -69,15 +70,21 @@ def _find_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
     if not intent.owns_bridge(link):
         raise Refused("WIRING_FAILED", f"link {intent.bridge} exists and is not Knitter's: it is a {link.kind or 'device'} with "
                       f"alias {link.alias!r}; remove or rename it", interface=intent.interface, step="finding the bridge")
-    if not link.up or link.mtu != intent.mtu:
-        kernel.talk.ask(wire.set_link(link.index, f"setting up bridge {intent.bridge}", up=True, mtu=intent.mtu))
+    if (link.up, link.alias, link.mtu) != (True, intent.bridge_alias, intent.mtu):
+        _set_up_bridge(kernel, intent, link.index)
     return link.index
 
 
 def _make_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
-    name = intent.bridge
-    _, seen = kernel.talk.ask(wire.new_bridge(name, intent.bridge_mac), wire.get_link(name))
+    _, seen = kernel.talk.ask(wire.new_bridge(intent.bridge, intent.bridge_mac), wire.get_link(intent.bridge))
     index = wire.parse_link(seen.body).index
+    _set_up_bridge(kernel, intent, index)
+    return index
+
+
+def _set_up_bridge(kernel: Kernel, intent: BridgeIntent, index: int) -> None:
+    """May be repeated. A bridge that is up has had all of it, so one whose making was cut short is found by being down."""
+    name = intent.bridge
     kernel.talk.ask(wire.set_link(index, f"naming and sizing bridge {name}", alias=intent.bridge_alias, mtu=intent.mtu),
                     wire.no_link_local(index))
     sysctl.ensure(f"ipv6/conf/{name}/accept_ra", "0", optional=True)
@@ -86,8 +93,9 @@ def _make_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
     if any(":" in gateway for gateway in intent.gateways):
         sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
         sysctl.ensure(f"ipv6/conf/{name}/forwarding", "1")
+    if intent.masquerade:
+        masquerade.translate(name)
     kernel.talk.ask(wire.set_link(index, f"setting up bridge {name}", up=True))
-    return index
 
 
 def _gateways(intent: BridgeIntent, bridge: int) -> list[wire.Request]:
@@ -151,16 +159,23 @@ def _own_links(kernel: Kernel, intents: Iterable[BridgeIntent]) -> set[int]:
 
 
 def _idle_bridges(kernel: Kernel, intents: Iterable[BridgeIntent], doomed: Set[int]) -> set[int]:
-    """The indices of bridges of ours that have no port but the doomed ones."""
+    """The indices of bridges of ours that have no port but the doomed ones. Their addresses are not translated from now on."""
     idle = set()
+    unused = []
     for intent in {intent.bridge: intent for intent in intents}.values():
         link = _look(kernel, intent.bridge)
-        if link is None or not intent.owns_bridge(link):
+        if link is not None and not (intent.owns_bridge(link) and _ports(kernel, link.index) <= doomed):
             continue
-        ports = {wire.parse_link(body).index for body in kernel.talk.dump(wire.dump_ports(link.index))}
-        if ports <= doomed:
+        if link is not None:
             idle.add(link.index)
+        if intent.masquerade:
+            unused.append(intent.bridge)
+    masquerade.stop(unused)
     return idle
+
+
+def _ports(kernel: Kernel, bridge: int) -> set[int]:
+    return {wire.parse_link(body).index for body in kernel.talk.dump(wire.dump_ports(bridge))}
 
 
 def _delete(kernel: Kernel, doomed: Set[int]) -> None:
@@ -187,4 +202,4 @@ def _repair(kernel: Kernel, intent: BridgeIntent, done: list[str], lost: list[st
     if (host.master, host.up, host.mtu) != (bridge, True, intent.mtu):
         step = f"putting {intent.host} back on bridge {intent.bridge}"
         kernel.talk.ask(wire.set_link(host.index, step, up=True, mtu=intent.mtu, master=bridge))
-        done.append(f"link {intent.host} of interface {intent.interface} is on bridge {intent.bridge} again, up, with MTU {intent.mtu}")
+        done.append(f"link {intent.host} of interface {intent.interface} is up on bridge {intent.bridge} with MTU {intent.mtu}")

@@ -53,7 +53,7 @@ def _routes(sandbox: Namespace, intent: BridgeIntent, index: int) -> Iterator[st
     found: list[wire.RouteEntry] = []
     for family, mark in ((socket.AF_INET, "."), (socket.AF_INET6, ":")):
         if any(mark in route.destination for route in intent.routes):
-            found += [wire.parse_route(body) for body in sandbox.talk.dump(wire.dump_routes(index, family))]
+            found += [wire.parse_route(body, index) for body in sandbox.talk.dump(wire.dump_routes(index, family))]
     for route in intent.routes:
         candidates = [entry for entry in found if entry.destination == route.destination]
         if not any(entry.gateway == route.gateway and (not route.metric or entry.metric == route.metric) and entry.mtu == route.mtu

@@ -40,6 +40,7 @@ class BridgeIntent:
     bridge_alias: str
     bridge_mac: str
     gateways: tuple[str, ...]
+    masquerade: bool
     host: str
     host_alias: str
     host_mac: str
@@ -69,7 +70,8 @@ class BridgeIntent:
         with_ipv6 = any(":" in address for address in addresses)
         host = "kv" + _digest(f"{attachment}/{port.interface}")[:12]
         return cls(bridge=f"kbr{port.network_id}"[:NAME_LENGTH], bridge_alias=f"knitter:{port.network_id}",
-                   bridge_mac=_derived_mac(f"bridge/{port.network_id}"), gateways=tuple(gateways), host=host,
+                   bridge_mac=_derived_mac(f"bridge/{port.network_id}"), gateways=tuple(gateways),
+                   masquerade=port.masquerade and bool(gateways), host=host,
                    host_alias=f"knitter:{attachment}/{port.interface}"[:ALIAS_LENGTH], host_mac=_derived_mac(f"host/{host}"),
                    interface=port.interface, mac=_mac(port.mac), mtu=port.mtu or DEFAULT_MTU, addresses=addresses,
                    link_local=_link_local(port.mac) if with_ipv6 else "", routes=routes)
@@ -90,8 +92,8 @@ class BridgeIntent:
         return Wiring(NetworkType.BRIDGE, self.interface, facts)
 
     def owns_bridge(self, link: Link) -> bool:
-        """Whether the link that has the bridge's name is Knitter's bridge of this network."""
-        return link.kind == "bridge" and link.alias == self.bridge_alias
+        """Whether the link of the bridge's name is Knitter's of this network; without an alias yet it is known by its MAC."""
+        return link.kind == "bridge" and (link.alias == self.bridge_alias or (not link.alias and link.mac == self.bridge_mac))
 
     def owns_host(self, link: Link) -> bool:
         """Whether a link with the name of the pair's end on the node is that end; without an alias yet it is known by its MAC."""

@@ -33,16 +33,16 @@ def planned_routes(port: Port) -> tuple[Route, ...]:
 def settle_defaults(ports: Sequence[Port]) -> tuple[Port, ...]:
     """The ports of one sandbox such that their default routes do not clash, for planning and for the result alike.
 
-    A default route that a port was given (a wish's default route) beats the one that the primary interface would have by itself; the
-    latter stays as a spare with a worse metric. To be called once, before the ports are planned one by one.
+    A default route that a port was given (a wish's default route) beats the one that the primary interface would have by itself;
+    the latter stays as a spare with a worse metric. To be called once, before the ports are planned one by one.
     """
     given = {route.destination for port in ports if not port.primary for route in port.routes} & set(DEFAULTS.values())
     return tuple(_with_spare_defaults(port, given) if port.primary and given else port for port in ports)
 
 
 def _with_spare_defaults(port: Port, given: Set[str]) -> Port:
-    planned = (route for route in planned_routes(port) if route.destination in given and not route.metric)
-    own = [replace(route, metric=SPARE_METRIC) for route in planned]
+    clashing = (route for route in planned_routes(port) if route.destination in given and not route.metric)
+    own = [replace(route, metric=SPARE_METRIC) for route in clashing]
     replaced = {spare.destination for spare in own}
     kept = [route for route in port.routes if route.metric or route.destination not in replaced]
     return replace(port, routes=(*kept, *own))

@@ -1,8 +1,10 @@
 """What an attached bridge port is like, seen by `ip` and by packets."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from harness.bridges import BridgeNode, addresses, bridge_node, network_id, port, v4, v6
@@ -121,6 +123,36 @@ def test_a_wished_default_route_beats_the_primary_one(node: BridgeNode) -> None:
     assert ip(sandbox, "route", "get", "8.8.8.8")[0]["dev"] == "eth1"
     assert ip(sandbox, "-6", "route", "get", "2001:4860::1")[0]["dev"] == "eth0"
     assert [node.check(sandbox, wiring) for wiring in wirings] == [[], []]
+
+
+def test_two_ports_on_one_network_have_their_routes_side_by_side(node: BridgeNode) -> None:
+    routes = (Route("192.168.0.0/16"), Route("2001:db8:ffff::/48"))
+    sandbox = node.sandbox()
+    wirings = [node.attached(sandbox, port(10 + number, interface=f"eth{number}", primary=number == 0, routes=routes))
+               for number in range(2)]
+    assert [node.check(sandbox, wiring) for wiring in wirings] == [[], []]
+    assert {dev for destination, _, dev in _routes(sandbox, "-4") if destination == "192.168.0.0/16"} == {"eth0", "eth1"}
+    ping(sandbox, v4(1))
+    ping(sandbox, v6(1))
+    node.detach(wirings[0])
+    assert node.check(sandbox, wirings[1]) == []
+
+
+def test_a_masqueraded_network_reaches_outside_by_the_nodes_address(node: BridgeNode) -> None:
+    outside = node.sandbox()
+    ip(None, "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", Path(outside).name)
+    ip(None, "addr", "add", "192.0.2.1/24", "dev", "up0")
+    ip(outside, "addr", "add", "192.0.2.2/24", "dev", "eth0")
+    ip(None, "link", "set", "up0", "up")
+    ip(outside, "link", "set", "eth0", "up")
+    hidden, wiring = node.pod(port(10, masquerade=True))
+    plain, other = node.pod(port(10, "b"))
+    ping(hidden, "192.0.2.2")
+    with pytest.raises(TimeoutError):
+        ping(plain, "192.0.2.2", timeout=0.3)  # it has no route back
+    node.detach(wiring, other)
+    assert node.links() == {"up0"}
+    assert subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout == ""
 
 
 def test_a_layer_2_port_has_no_address(node: BridgeNode) -> None:

@@ -73,6 +73,22 @@ def test_a_bridge_without_ports_is_removed_by_any_detach_of_its_network(node: Br
     assert node.links() == set()
 
 
+def test_a_bridge_that_was_cut_short_is_completed_or_removed(node: BridgeNode) -> None:
+    """An ADD that was killed between making the bridge and naming it."""
+    for complete in (True, False):
+        wiring = node.plan(port(10))
+        intent = BridgeIntent.of(wiring)
+        ip(None, "link", "add", intent.bridge, "address", intent.bridge_mac, "type", "bridge")
+        if complete:
+            sandbox = node.sandbox()
+            node.attach(sandbox, wiring)
+            assert node.check(sandbox, wiring) == []
+            assert ip(None, "link", "show", intent.bridge)[0]["ifalias"] == intent.bridge_alias
+            ping(sandbox, v4(1))
+        node.detach(wiring)
+        assert node.links() == set()
+
+
 def test_a_pair_without_an_alias_yet_is_ours(node: BridgeNode) -> None:
     """An ADD that was killed between making the pair and naming it."""
     _, wiring = node.pod(port(10))

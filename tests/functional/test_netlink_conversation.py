@@ -80,7 +80,7 @@ def test_listings_hold_what_was_asked_for(kernel: Kernel) -> None:
     kernel.talk.ask(wire.new_address(first, "10.1.1.1/24", "adding"), wire.new_address(second, "10.1.2.1/24", "adding"))
     kernel.talk.ask(wire.new_route(first, "10.9.0.0/16", "10.1.1.9", 7, 1300, False, "routing"))
     assert [wire.parse_address(body) for body in kernel.talk.dump(wire.dump_addresses(first))] == ["10.1.1.1/24"]
-    routes = [wire.parse_route(body) for body in kernel.talk.dump(wire.dump_routes(first, 2))]
+    routes = [wire.parse_route(body, first) for body in kernel.talk.dump(wire.dump_routes(first, 2))]
     assert set(routes) == {wire.RouteEntry("10.1.1.0/24", "", 0, 0), wire.RouteEntry("10.9.0.0/16", "10.1.1.9", 7, 1300)}
 
 
