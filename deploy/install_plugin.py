@@ -1,4 +1,4 @@
-"""Installs the CNI plugin: `install_plugin.py [--python PATH] DEST` writes the one executable file DEST, and nothing else.
+"""Installs the CNI plugin: `install_plugin.py [--python PATH] [--socket PATH] [--state PATH] DEST` writes the one executable file DEST, and nothing else.
 
 The file is `knitter_cni/plugin.py` with a first line that names the interpreter. Python compiles a script anew at each start,
 which for this one takes longer than the call itself (docs/cni-plugin.md has the figures), so the file carries the code compiled by
@@ -9,6 +9,7 @@ It is written beside DEST, synced and renamed, so that a runtime that calls DEST
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,16 @@ def executable(python: str, source: bytes, version: str) -> bytes:
     return TEMPLATE.format(python=python, version=version, magic=magic, code=code, source=source.decode()).encode()
 
 
+def with_default(source: bytes, name: str, path: str) -> bytes:
+    """The source with another value of the constant `name`: a path that is absolute. Raises SystemExit."""
+    if not os.path.isabs(path):
+        raise SystemExit(f"--{name.lower()} {path!r} is not absolute; write the whole path")
+    changed, count = re.subn(rf"(?m)^{name} = b\".*\"$".encode(), lambda _: f"{name} = {os.fsencode(path)!r}".encode(), source)
+    if count != 1:
+        raise SystemExit(f"knitter_cni/plugin.py has no line for {name}")
+    return changed
+
+
 def install(content: bytes, destination: Path) -> None:
     """Puts `content` in place, 0755, whole or not at all. Raises OSError."""
     temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
@@ -86,11 +97,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Installs Knitter's CNI plugin as one executable file.")
     parser.add_argument("destination", type=Path, help="the file to write, such as /opt/cni/bin/knitter-cni")
     parser.add_argument("--python", help="the interpreter for its first line, as it is given (default: this one's real path)")
+    parser.add_argument("--socket", help="the agent's socket where $KNITTER_SOCKET names none (default /run/knitter/agent.sock)")
+    parser.add_argument("--state", help="the agent's state directory where $KNITTER_STATE names none (default /var/lib/knitter/agent)")
     arguments = parser.parse_args()
     python = os.path.abspath(arguments.python) if arguments.python else own_python()  # noqa: PTH100 a link stays a link
     version: dict[str, str] = {}
     exec((ROOT / "knitter_common" / "version.py").read_text(), version)  # noqa: S102 a file of ours; nothing else need be installed
-    content = executable(python, (ROOT / "knitter_cni" / "plugin.py").read_bytes(), version["__version__"])
+    source = (ROOT / "knitter_cni" / "plugin.py").read_bytes()
+    for name, path in (("SOCKET", arguments.socket), ("STATE", arguments.state)):
+        if path is not None:
+            source = with_default(source, name, path)
+    content = executable(python, source, version["__version__"])
     try:
         install(content, arguments.destination)
     except OSError as error:

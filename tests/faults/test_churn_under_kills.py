@@ -60,7 +60,10 @@ def churn(node: Node, netns: str, history: History, end: threading.Event) -> Non
         node.plugin("DEL", container, netns, "eth0", CONFIG)
 
 
-@pytest.mark.parametrize("victims", [("knitter-agent",), ("knitter-manager",), ("knitter-monitor", "knitter-agent", "knitter-manager")])
+EACH = ("knitter-monitor", "knitter-agent", "knitter-manager")
+
+
+@pytest.mark.parametrize("victims", [("knitter-agent",), ("knitter-manager",), EACH], ids=["agent", "manager", "each"])
 def test_kills_under_churn_lose_and_double_nothing(node: Node, victims: tuple[str, ...]) -> None:
     history, end = History(), threading.Event()
     with contextlib.ExitStack() as stack:
@@ -101,7 +104,8 @@ def settle_and_compare(node: Node, spaces: list[str]) -> None:
     journal = {row["containerId"]: ports_of(row["portSet"]) for row in node.attachments()}
     store = {row["owner"]["sandbox"]["containerId"]: ports_of(row) for row in node.items("get", "portsets", "-A")}
     for container, (netns, addresses) in held.items():
-        kernel = {entry["local"] for entry in ip(netns, "addr", "show", "dev", "eth0")[0]["addr_info"] if entry["scope"] == "global"}
+        shown = ip(netns, "addr", "show", "dev", "eth0")[0]["addr_info"]
+        kernel = {entry["local"] for entry in shown if entry["scope"] == "global"}
         assert kernel == addresses == journal[container] == store[container]
         node.plugin("DEL", container, netns, "eth0", CONFIG)
     assert set(journal) == set(store) == set(held)

@@ -1,9 +1,10 @@
 """A history of ADD and DEL calls, and what must be true of it whatever was killed on the way.
 
-A sandbox surely holds its addresses from the answer of its ADD to the call of its DEL. Two sandboxes that surely hold one address at
-one moment are a violation, and so is a set that was acknowledged and is gone.
+A sandbox surely holds its addresses from the answer of its ADD to the call of its DEL. Two sandboxes that surely hold one address
+at one moment are a violation, and so is a set that was acknowledged and is gone.
 """
 
+import itertools
 import threading
 import time
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class History:
                 by_address.setdefault(address, []).append(holding)
         for address, held in by_address.items():
             held.sort(key=lambda holding: holding.since)
-            for earlier, later in zip(held, held[1:], strict=False):
+            for earlier, later in itertools.pairwise(held):
                 if earlier.until is None or earlier.until > later.since:
                     found.append(f"{address}: {earlier.container} until {earlier.until}, {later.container} since {later.since}")
         return found
