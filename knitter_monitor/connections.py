@@ -21,7 +21,6 @@ class Connection:
     sent: dict[str, int] = field(default_factory=dict)
     applied: dict[str, int] = field(default_factory=dict)
     rejections: dict[str, pb.Rejection] = field(default_factory=dict)
-    primary: pb.PrimaryInterface | None = None
 
 
 class Connections:
@@ -35,7 +34,6 @@ class Connections:
         """A node opened a Watch."""
         node = self._of(request.node)
         node.agent_version, node.connect_time, node.watcher = request.agent_version, self._now(), watcher
-        node.primary = request.primary if request.HasField("primary") else None
 
     def closed(self, watcher: Watcher) -> None:
         """A Watch ended; where it had come to stays to be seen."""

@@ -8,8 +8,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 
-from knitter.v1 import types_pb2 as types
-from knitter_monitor.hub.facts import NETWORK, NODE, Fact, at, tombstone
+from knitter_monitor.hub.facts import NETWORK, NODE, Fact, Wire, at, tombstone
 from knitter_monitor.hub.topic import Topic
 
 
@@ -58,14 +57,15 @@ class Board:
             self._node(fact, now)
             return
         before = self._facts.get(fact.key)
-        if not fact.topics if before is None else before.revision >= fact.revision:
+        if not fact.shown if before is None else before.revision >= fact.revision:
             return
-        for name, change in fact.topics.items():
-            self._put(name, fact.key, change)
+        topics = fact.topics
+        for name in topics:
+            self._put(name, fact.key, fact.revision, fact.seen_in(name))
         if before is not None:
-            for name in before.topics.keys() - fact.topics.keys():
-                self._delete(name, fact.key, fact, before.change, now)
-        if fact.topics:
+            for name in before.topics - topics:
+                self._delete(name, fact, before, now)
+        if fact.shown:
             self._facts[fact.key] = fact
         else:
             del self._facts[fact.key]
@@ -88,9 +88,9 @@ class Board:
             return
         for network in self._overlays.get(name, ()):
             if not fact.deleted:
-                self._put(NETWORK + network, fact.key, fact.change)
+                self._put(NETWORK + network, fact.key, fact.revision, fact.wire)
             elif before is not None:
-                self._delete(NETWORK + network, fact.key, fact, before.change, now)
+                self._delete(NETWORK + network, fact, before, now)
         if fact.deleted:
             self._nodes.pop(name, None)
         else:
@@ -106,26 +106,29 @@ class Board:
             if _tally(self._needs, fact.node, fact.networks, step):
                 self._moved.add(fact.node)
             for network in _tally(self._overlays, fact.node, fact.overlays, step):
-                self._carry(fact.node, network, after, now, carries=step > 0)
+                self._carry(fact.node, network, after.revision, now, carries=step > 0)
 
-    def _carry(self, name: str, network: str, cause: Fact, now: float, *, carries: bool) -> None:
+    def _carry(self, name: str, network: str, revision: int, now: float, *, carries: bool) -> None:
+        """A node begins or ceases to carry an overlay, by a change at `revision`."""
         node = self._nodes.get(name)
         if node is None:
             return
         if carries:
-            self._put(NETWORK + network, node.key, at(max(cause.revision, node.revision), node.change))
+            told = max(revision, node.revision)
+            self._put(NETWORK + network, node.key, told, at(told, node.wire))
         else:
-            left = tombstone(node.key, cause.revision, node.change)
-            if self.topic(NETWORK + network).delete(node.key, left, now):
-                self._touched.add(NETWORK + network)
+            self._bury(NETWORK + network, node.key, revision, tombstone(node.key, revision, node.wire), now)
 
-    def _put(self, name: str, key: str, change: types.Change) -> None:
-        self.topic(name).put(key, change)
+    def _put(self, name: str, key: str, revision: int, wire: Wire) -> None:
+        self.topic(name).put(key, revision, wire)
         self._touched.add(name)
 
-    def _delete(self, name: str, key: str, cause: Fact, last: types.Change, now: float) -> None:
-        change = cause.change if cause.deleted else tombstone(key, cause.revision, last)
-        if self.topic(name).delete(key, change, now):
+    def _delete(self, name: str, cause: Fact, last: Fact, now: float) -> None:
+        wire = cause.wire if cause.deleted else tombstone(last.key, cause.revision, last.wire)
+        self._bury(name, last.key, cause.revision, wire, now)
+
+    def _bury(self, name: str, key: str, revision: int, wire: Wire, now: float) -> None:
+        if self.topic(name).delete(key, revision, wire, now):
             self._touched.add(name)
 
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from knitter.v1 import types_pb2 as types
+from knitter_monitor.hub.facts import Wire
 
 
 @dataclass(slots=True, eq=False)
@@ -21,7 +21,7 @@ class Entry:
 
     revision: int
     key: str
-    change: types.Change
+    wire: Wire
     deleted: bool
     made: float
     superseded: bool = False
@@ -31,7 +31,7 @@ class Entry:
 class Slice:
     """Changes for one message, and the position of a reader that has them. `whole`: there is nothing after them."""
 
-    changes: tuple[types.Change, ...]
+    changes: tuple[Wire, ...]
     position: int
     whole: bool
 
@@ -55,15 +55,15 @@ class Topic:
         """How many objects and tombstones it holds."""
         return len(self._current)
 
-    def put(self, key: str, change: types.Change) -> None:
+    def put(self, key: str, revision: int, wire: Wire) -> None:
         """A key's newest state."""
-        self._append(key, change, deleted=False, made=0.0)
+        self._append(key, revision, wire, deleted=False, made=0.0)
 
-    def delete(self, key: str, change: types.Change, now: float) -> bool:
+    def delete(self, key: str, revision: int, wire: Wire, now: float) -> bool:
         """Leaves a tombstone. False: the key is not here, and nothing was done."""
         if key not in self:
             return False
-        self._tombstones.append(self._append(key, change, deleted=True, made=now))
+        self._tombstones.append(self._append(key, revision, wire, deleted=True, made=now))
         return True
 
     def after(self, position: int, *, tombstones_after: int = 0, most: int = 500, most_bytes: int = 262_144) -> Slice:
@@ -71,15 +71,15 @@ class Topic:
 
         Deletions up to `tombstones_after` are left out: a reader that began anew then never had the keys.
         """
-        changes: list[types.Change] = []
+        changes: list[Wire] = []
         size, last = 0, position
         for entry in self._from(position):
             if entry.revision != last and (len(changes) >= most or size >= most_bytes):
                 return Slice(tuple(changes), last, whole=False)
             last = entry.revision
             if not entry.deleted or entry.revision > tombstones_after:
-                changes.append(entry.change)
-                size += entry.change.ByteSize()
+                changes.append(entry.wire)
+                size += len(entry.wire)
         return Slice(tuple(changes), last, whole=True)
 
     def sweep(self, before: float, most: int) -> int:
@@ -94,9 +94,9 @@ class Topic:
                 count += 1
         return count
 
-    def _append(self, key: str, change: types.Change, *, deleted: bool, made: float) -> Entry:
+    def _append(self, key: str, revision: int, wire: Wire, *, deleted: bool, made: float) -> Entry:
         newest = self._log[-1].revision if self._log else 0
-        entry = Entry(max(change.revision, newest), key, change, deleted, made)
+        entry = Entry(max(revision, newest), key, wire, deleted, made)
         before = self._current.get(key)
         self._current[key] = entry
         self._log.append(entry)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from knitter.v1 import monitor_pb2 as pb
 from knitter_common.errors import KnitterError
 from knitter_monitor.hub.board import Board
+from knitter_monitor.hub.facts import message_of
 from knitter_monitor.hub.topic import Topic
 
 
@@ -115,7 +116,7 @@ class Watcher:
         if not (cursor.whole and cursor.synced):
             self._marked[name] = None  # behind the others: topics take turns
         if part.changes:
-            return pb.WatchResponse(topic=name, changes=pb.TopicChanges(changes=part.changes))
+            return pb.WatchResponse(topic=name, changes=message_of(part.changes))
         return None
 
     def _missed(self, cursor: Cursor, topic: Topic) -> bool:

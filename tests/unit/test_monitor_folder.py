@@ -1,4 +1,4 @@
-"""A folder as a source: applied when it changes, vanished objects, what fails, a manager that is away. The manager is a stand-in."""
+"""A folder as a source: applied when it changes, what vanished, what fails, a manager that is away. The manager is a stand-in."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
