@@ -1,4 +1,6 @@
-"""Installs the CNI plugin: `install_plugin.py [--python PATH] [--socket PATH] [--state PATH] DEST` writes the one executable file DEST, and nothing else.
+"""Installs the CNI plugin: writes the one executable file DEST, and nothing else.
+
+    install_plugin.py [--python PATH] [--socket PATH] [--state PATH] DEST
 
 The file is `knitter_cni/plugin.py` with a first line that names the interpreter. Python compiles a script anew at each start,
 which for this one takes longer than the call itself (docs/cni-plugin.md has the figures), so the file carries the code compiled by
@@ -63,7 +65,7 @@ def executable(python: str, source: bytes, version: str) -> bytes:
 
 def with_default(source: bytes, name: str, path: str) -> bytes:
     """The source with another value of the constant `name`: a path that is absolute. Raises SystemExit."""
-    if not os.path.isabs(path):
+    if not Path(path).is_absolute():
         raise SystemExit(f"--{name.lower()} {path!r} is not absolute; write the whole path")
     changed, count = re.subn(rf"(?m)^{name} = b\".*\"$".encode(), lambda _: f"{name} = {os.fsencode(path)!r}".encode(), source)
     if count != 1:
@@ -98,7 +100,7 @@ def main() -> None:
     parser.add_argument("destination", type=Path, help="the file to write, such as /opt/cni/bin/knitter-cni")
     parser.add_argument("--python", help="the interpreter for its first line, as it is given (default: this one's real path)")
     parser.add_argument("--socket", help="the agent's socket where $KNITTER_SOCKET names none (default /run/knitter/agent.sock)")
-    parser.add_argument("--state", help="the agent's state directory where $KNITTER_STATE names none (default /var/lib/knitter/agent)")
+    parser.add_argument("--state", help="its state directory where $KNITTER_STATE names none (default /var/lib/knitter/agent)")
     arguments = parser.parse_args()
     python = os.path.abspath(arguments.python) if arguments.python else own_python()  # noqa: PTH100 a link stays a link
     version: dict[str, str] = {}
