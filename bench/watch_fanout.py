@@ -10,7 +10,6 @@ of them; memory of the server for each Watch and each port set.
 import argparse
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
@@ -137,9 +136,7 @@ class Server:
 
     def __init__(self, nodes: int, sets: int) -> None:
         command = [sys.executable, __file__, "--serve", "--nodes", str(nodes), "--sets", str(sets)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "GRPC_VERBOSITY": "NONE"}
-        )
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.told = self.answer()
 
     def answer(self) -> dict[str, Any]:

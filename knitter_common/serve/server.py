@@ -49,6 +49,8 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.keepalive_time_ms", 20_000),  # a client that vanished without a word is noticed
+                ("grpc.keepalive_timeout_ms", 10_000),
             ],
         )
 
