@@ -59,11 +59,13 @@ class Gatherer:
         return False
 
     def _synced(self, synced: pb.FeedSynced) -> None:
-        if self._snapshot is not None:
-            self._hub.replace(self._snapshot_epoch, self._snapshot, synced.revision)
-            log.info("a new state is in force", epoch=synced.epoch, revision=synced.revision, objects=len(self._snapshot))
-            self._snapshot, self.epoch = None, self._snapshot_epoch
-        self.revision = max(synced.revision, self.revision) if synced.epoch == self.epoch else synced.revision
+        if self._snapshot is None:
+            self.revision = max(synced.revision, self.revision)
+            return
+        self._hub.replace(self._snapshot_epoch, self._snapshot, synced.revision)
+        log.info("a new state is in force", epoch=self._snapshot_epoch, revision=synced.revision, objects=len(self._snapshot))
+        self.epoch, self.revision = self._snapshot_epoch, synced.revision
+        self._snapshot = None
 
 
 def _read(change: types.Change) -> Fact | None:
