@@ -21,8 +21,9 @@ from knitter_agent.manager_client import ManagerClient
 from knitter_agent.netlink import Kernel
 from knitter_agent.reconcile import Reconciler
 from knitter_agent.service import SERVICE, AgentServicer, Bounds
+from knitter_agent.watch import Watch
 from knitter_agent.worker import KernelWorker
-from knitter_common.managers import Managers
+from knitter_common.managers import Managers, Peers
 from knitter_common.model import Node
 from knitter_common.serve import GrpcServer, run
 from knitter_common.version import __version__
@@ -53,6 +54,7 @@ class Agent:
         self._worker = KernelWorker(Kernel())
         node = Node(settings.node_name, settings.underlay_address, settings.labels, __version__)
         self._manager = manager = ManagerClient(Managers(settings.managers), lambda managers: reconciler(managers))
+        watch = Watch(node.name, Peers(settings.monitors), journal, settings.default_network) if settings.monitors else None
         tools = Tools(
             node.name,
             journal,
@@ -61,6 +63,7 @@ class Agent:
             Delegates(settings.delegate_timeout),
             settings.manager_patience,
             settings.default_network,
+            changed=watch.changed if watch else lambda _: None,
         )
         self._attachments = attachments = Attachments(tools)
         reconciler = Reconciler(node, tools, attachments, boot_id)
@@ -71,6 +74,8 @@ class Agent:
         if settings.liveness_interval:
             self._begin(Liveness(tools, attachments, settings.liveness_interval, settings.liveness_grace).run())
         manager.start()
+        if watch is not None:
+            self._begin(watch.run())
         servicer = AgentServicer(attachments, journal, self._trouble, Bounds(settings.max_concurrent_adds))
         agent_pb2_grpc.add_AgentServiceServicer_to_server(servicer, self._server.grpc)
         address = await self._server.start()

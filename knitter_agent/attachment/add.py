@@ -99,6 +99,7 @@ class Adder:
             await self._tools.journal.put(record)
             await failpoints.reach("add.after-done")
             undo.pop_all()
+        self._tools.changed(record)
         return self._answer(call, record)
 
     async def _allocate(self, call: Call, key: Key, undoing: "_Undoing") -> Granted | None:

@@ -11,6 +11,7 @@ from knitter_agent.drivers import Driver, driver_for
 from knitter_agent.journal import Journal
 from knitter_agent.manager_client import Granted
 from knitter_agent.netlink import Namespace
+from knitter_agent.record import Record
 from knitter_agent.worker import KernelWorker
 from knitter_common.model import Allocation, NetworkType, Return
 
@@ -27,7 +28,10 @@ class Allocator(Protocol):
 
 @dataclass(frozen=True)
 class Tools:
-    """`patience` is how long an ADD waits for the manager, in seconds; `clock` gives nanoseconds since 1970."""
+    """`patience` is how long an ADD waits for the manager, in seconds; `clock` gives nanoseconds since 1970.
+
+    `changed` is told of every attachment that is done (state ATTACHED) and that is gone (state DETACHING).
+    """
 
     node: str
     journal: Journal
@@ -39,4 +43,5 @@ class Tools:
     drivers: Callable[[NetworkType], Driver] = driver_for
     open_namespace: Callable[[str], Namespace] = Namespace
     clock: Callable[[], int] = time.time_ns
+    changed: Callable[[Record], None] = lambda _: None
     locks: NamedLocks = field(default_factory=NamedLocks)

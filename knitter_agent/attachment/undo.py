@@ -21,7 +21,7 @@ from knitter_agent.attachment.delegates import Surroundings
 from knitter_agent.attachment.tools import Tools
 from knitter_agent.drivers import Wiring
 from knitter_agent.netlink import Kernel
-from knitter_agent.record import Key, Record
+from knitter_agent.record import Key, Record, State
 from knitter_common import convert, failpoints
 from knitter_common.errors import Internal, KnitterError
 from knitter_common.managers import Backoff
@@ -182,6 +182,7 @@ class Undoer:
             release.cancel()
         _resolve(undo.gone)
         self._pending.pop(undo.record.key, None)
+        self._tools.changed(replace(undo.record, state=State.DETACHING))
         log.info("detached", attachment=str(undo.record.key))
 
     async def _delegates(self, undo: Undo) -> None:

@@ -1,0 +1,135 @@
+"""The push: one Watch to a monitor, found again when it breaks, and the reports back. Without any monitor the agent works as well.
+
+After each connect the node reports every attachment it has; from then on what was attached and what ended, and how far each topic
+has been applied. Reports are gathered: while one is under way, what comes goes into the next.
+"""
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+
+from knitter.v1 import monitor_pb2 as pb
+from knitter.v1 import types_pb2 as types
+from knitter.v1.monitor_pb2_grpc import MonitorServiceStub
+from knitter_agent.journal import Journal
+from knitter_agent.pushed import Pushed, Unusable
+from knitter_agent.record import Record, State
+from knitter_common.errors import KnitterError, Unavailable, from_rpc_error
+from knitter_common.managers import Backoff, Peers
+from knitter_common.version import __version__
+
+if TYPE_CHECKING:
+    from knitter.v1.monitor_pb2_grpc import MonitorServiceAsyncStub
+
+_REPORT_TIMEOUT = 10.0  # seconds
+
+log = structlog.get_logger()
+
+
+class Watch:
+    """Use from one event loop. `pushed` is what there is so far, over all connections."""
+
+    def __init__(
+        self, node: str, monitors: Peers, journal: Journal, default_network: str = "", backoff: Backoff | None = None
+    ) -> None:
+        self.pushed = Pushed()
+        self._node = node
+        self._monitors = monitors
+        self._journal = journal
+        self._primary = pb.PrimaryInterface(default_network=default_network)
+        self._backoff = backoff or Backoff()
+        self._connected = False
+        self._due = asyncio.Event()
+        self._report = pb.ReportStatusRequest()
+
+    def changed(self, record: Record) -> None:
+        """An attachment is there, or is gone; told with the next report while a monitor is connected."""
+        if not self._connected or not record.port_set:
+            return
+        if record.state is State.ATTACHED:
+            self._report.attached.append(_status(record))
+        else:
+            self._report.detached.append(types.PortSet.FromString(record.port_set).owner)
+        self._due.set()
+
+    async def run(self) -> None:
+        """Watches until cancelled."""
+        try:
+            while True:
+                asked = self._monitors.current
+                error = await self._watch_once()
+                log.debug("the Watch ended", monitor=asked, reason=error.reason, error=error.message)
+                if self._connected:
+                    log.warning("the monitor's push broke", monitor=asked, reason=error.reason, error=error.message)
+                self._connected = False
+                self._monitors.turn(asked)
+                await self._backoff.wait()
+        finally:
+            await self._monitors.close()
+
+    async def _watch_once(self) -> KnitterError:
+        """One Watch, to its end; returns why it ended."""
+        stub: MonitorServiceAsyncStub = MonitorServiceStub(self._monitors.channel())
+        positions = [pb.TopicPosition(topic=name, revision=revision) for name, revision in self.pushed.positions.items()]
+        call = stub.Watch(
+            pb.WatchRequest(
+                node=self._node, agent_version=__version__, epoch=self.pushed.epoch, positions=positions, primary=self._primary
+            )
+        )
+        reporting = asyncio.create_task(self._report_on(stub))
+        try:
+            async for message in call:
+                if not self._connected:
+                    self._begin()
+                self._take(message)
+        except grpc.aio.AioRpcError as failure:
+            return from_rpc_error(failure)
+        finally:
+            reporting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reporting
+            call.cancel()
+        return Unavailable("MANAGER_UNAVAILABLE", "the monitor ended the Watch")
+
+    def _begin(self) -> None:
+        log.info("a monitor pushes to this node", monitor=self._monitors.current)
+        self._connected = True
+        self._backoff.reset()
+        self._report = pb.ReportStatusRequest()
+        for record in self._journal.records.values():
+            if record.state is State.ATTACHED:
+                self.changed(record)
+
+    def _take(self, message: pb.WatchResponse) -> None:
+        for unusable in self.pushed.apply(message):
+            log.warning(
+                "what was pushed cannot be used", key=unusable.key, revision=unusable.revision, error=unusable.error.message
+            )
+            self._report.rejections.append(_rejection(unusable))
+        if message.topic:
+            self._due.set()
+
+    async def _report_on(self, stub: "MonitorServiceAsyncStub") -> None:
+        """Reports whatever is due, one report at a time."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            report, self._report = self._report, pb.ReportStatusRequest()
+            report.node, report.epoch = self._node, self.pushed.epoch
+            report.applied.extend(pb.TopicPosition(topic=name, revision=at) for name, at in self.pushed.positions.items())
+            try:
+                await stub.ReportStatus(report, timeout=_REPORT_TIMEOUT)
+            except grpc.aio.AioRpcError as failure:
+                log.debug("a report did not arrive; the next connection tells all", error=from_rpc_error(failure).message)
+
+
+def _status(record: Record) -> pb.AttachmentStatus:
+    port_set = types.PortSet.FromString(record.port_set)
+    return pb.AttachmentStatus(owner=port_set.owner, container_id=record.key.container_id, ports=port_set.ports)
+
+
+def _rejection(unusable: Unusable) -> pb.Rejection:
+    return pb.Rejection(key=unusable.key, revision=unusable.revision, reason=unusable.error.reason, message=unusable.error.message)
