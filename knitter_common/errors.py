@@ -29,7 +29,7 @@ class KnitterError(Exception):
 
     grpc_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
 
-    def __init__(self, reason: str, message: str, **metadata: str | int) -> None:
+    def __init__(self, reason: str, message: str, /, **metadata: str | int) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
@@ -121,6 +121,7 @@ REASONS: dict[str, ReasonRow] = {
     "CNI_CHECK_FAILED": ReasonRow(Refused, 111, "delete the pod so that it is made anew"),
     "DELEGATE_FAILED": ReasonRow(Internal, 112, "look at the delegate's own message"),
     "WIRING_FAILED": ReasonRow(Internal, 113, "look at the agent's log for the step that the kernel refused"),
+    "LINK_FOREIGN": ReasonRow(Refused, 115, "remove or rename the link that the message names; it is not Knitter's"),
     "DATA_PLANE_UNSUPPORTED": ReasonRow(Refused, 114, "use a network type that this node's kernel and agent support"),
     "AGENT_UNAVAILABLE": ReasonRow(Unavailable, 11, "wait; the runtime tries again"),
     "AGENT_BUSY": ReasonRow(Unavailable, 11, "wait; too many calls are under way on this node"),

@@ -9,6 +9,7 @@ Types a field may have: str, int, float, bool, Seconds, tuple[T, ...], another s
 import dataclasses
 import difflib
 import json
+import math
 import re
 import types
 import typing
@@ -16,12 +17,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NewType, TypeVar, cast
 
+from knitter_common import strict_json
 from knitter_common.errors import Invalid
+from knitter_common.place import Place
 
 T = TypeVar("T")
 
 # A span of time in seconds; in the file a number of seconds or a text such as "250ms", "30s", "5m", "1h".
 Seconds = NewType("Seconds", float)
+
+MAX_BYTES = 1024 * 1024
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -45,17 +50,12 @@ def key_of(field_name: str) -> str:
 
 
 def load(kind: type[T], path: Path) -> T:
-    """Reads a configuration file. Raises Invalid(CNI_DECODE_FAILURE | FIELD_INVALID) naming file, key, value and way out."""
+    """Reads a configuration file. Raises Invalid(FIELD_INVALID) naming file, key, value and way out."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Invalid("FIELD_INVALID", f"{path}: cannot be read: {error}", file=str(path)) from error
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        message = f"{path}: line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
-        raise Invalid("FIELD_INVALID", message, file=str(path)) from error
-    return parse(kind, data, str(path))
+    return parse(kind, strict_json.read(text, Place(str(path), "", "FIELD_INVALID"), MAX_BYTES), str(path))
 
 
 def parse(kind: type[T], data: object, place: str) -> T:
@@ -75,12 +75,15 @@ def parse(kind: type[T], data: object, place: str) -> T:
             values[field.name] = _value(hints[field.name], data[key], f"{place}: {key}", field.metadata)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise Invalid("FIELD_INVALID", f"{place}: {key} is missing: {field.metadata.get('doc', '')}", field=key)
-    return kind(**values)
+    try:
+        return kind(**values)
+    except Invalid as error:  # what the types cannot say, from __post_init__
+        raise Invalid(error.reason, f"{place}: {error.message}", **error.metadata) from error
 
 
 def seconds(value: object, place: str) -> Seconds:
     """A span of time from a number or a text with a unit."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return Seconds(float(value))
     match = _SPAN.match(value) if isinstance(value, str) else None
     if match is None:
@@ -118,6 +121,8 @@ def _value(hint: Any, value: object, place: str, metadata: Mapping[str, Any]) ->
 
 def _bounded(value: Any, place: str, metadata: Mapping[str, Any]) -> Any:
     low, high = metadata.get("low"), metadata.get("high")
+    if value - value != 0:
+        raise Invalid("FIELD_INVALID", f"{place}: {value} is no number to work with; write a finite one")
     if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"from {low} to {high}"
         raise Invalid("FIELD_INVALID", f"{place}: {value} is out of range; it must be {bounds}")

@@ -68,7 +68,7 @@ def _find_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
     if link is None:
         return 0
     if not intent.owns_bridge(link):
-        raise Refused("WIRING_FAILED", f"link {intent.bridge} exists and is not Knitter's: it is a {link.kind or 'device'} with "
+        raise Refused("LINK_FOREIGN", f"link {intent.bridge} exists and is not Knitter's: it is a {link.kind or 'device'} with "
                       f"alias {link.alias!r}; remove or rename it", interface=intent.interface, step="finding the bridge")
     if (link.up, link.alias, link.mtu) != (True, intent.bridge_alias, intent.mtu):
         _set_up_bridge(kernel, intent, link.index)
@@ -119,7 +119,7 @@ def _make_pair(kernel: Kernel, sandbox: Namespace, intent: BridgeIntent, bridge:
                      interface=intent.interface, netns=sandbox.path)
     leftover = _own_links(kernel, [intent])
     if not leftover or not again:
-        raise Refused("WIRING_FAILED", f"link {intent.host} exists on the node and is not Knitter's; remove or rename it",
+        raise Refused("LINK_FOREIGN", f"link {intent.host} exists on the node and is not Knitter's; remove or rename it",
                       interface=intent.interface, step="making the pair")
     _delete(kernel, leftover)  # of the same attachment, in a sandbox that was replaced
     return _make_pair(kernel, sandbox, intent, bridge, again=False)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from knitter_common.model import Wish
+from knitter_common.place import Place
 from knitter_common.wishes.knitter import KnitterPort, family
-from knitter_common.wishes.place import Place
 
 _FAST = frozenset({"control", "media", "oam"})
 _FIRST_CHOICE = "eth0"

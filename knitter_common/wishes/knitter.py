@@ -14,7 +14,7 @@ from typing import Any
 from knitter_common.addresses import address, host_address
 from knitter_common.model import ROLES, NicType
 from knitter_common.names import dns_label, interface, network_reference
-from knitter_common.wishes.place import Json, Place
+from knitter_common.place import Json, Place
 
 KNITTER_KEY = "networks"
 NPWG_KEY = "k8s.v1.cni.cncf.io/networks"

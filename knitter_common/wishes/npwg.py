@@ -9,11 +9,11 @@ people's and ignored. What is asked for and cannot be done fails, rather than be
 
 import re
 
+from knitter_common import strict_json
 from knitter_common.addresses import address, mac, wanted
 from knitter_common.model import MAX_ADDRESSES, Bandwidth, Wish
 from knitter_common.names import dns_label, dns_subdomain, interface, shown
-from knitter_common.wishes import json_text
-from knitter_common.wishes.place import Json, Place
+from knitter_common.place import Json, Place
 
 _KEYS = (
     "name",
@@ -45,8 +45,8 @@ def read_text(text: str, place: Place) -> tuple[Wish, ...]:
     if not stripped:
         return ()
     if stripped[0] in '[{"':
-        return read_list(json_text.read(text, place), place)
-    json_text.bounded(text, place)
+        return read_list(strict_json.read(text, place), place)
+    strict_json.bounded(text, place)
     return tuple(_short(part.strip(), place.item(index)) for index, part in enumerate(stripped.split(",")))
 
 

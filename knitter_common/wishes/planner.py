@@ -7,12 +7,13 @@ NetworkAttachmentDefinition says, is the caller's to resolve (`names_definition`
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from knitter_common import strict_json
 from knitter_common.model import MAX_PORTS, Wish
-from knitter_common.names import INTERFACE_LENGTH
-from knitter_common.wishes import json_text, npwg
+from knitter_common.names import INTERFACE_LENGTH, network_reference
+from knitter_common.place import Json, Place
+from knitter_common.wishes import npwg
 from knitter_common.wishes.combine import combine
 from knitter_common.wishes.knitter import KNITTER_KEY, NPWG_KEY, read_ports
-from knitter_common.wishes.place import Json, Place
 
 PRIMARY = "eth0"  # the interface that runtimes ask for
 CONFIG_KEY = "networks"
@@ -43,7 +44,7 @@ def from_config(networks: Json, primary: str = PRIMARY) -> tuple[Wish, ...]:
         if networks.lstrip().startswith("{"):
             return _named(_knitter_text(networks, place), (), primary, _CONFIG)
         return _named((), npwg.read_text(networks, place), primary, _CONFIG)
-    value = json_text.plain(networks, place)
+    value = strict_json.plain(networks, place)
     if isinstance(value, dict):
         return _named(combine(read_ports(value, place)), (), primary, _CONFIG)
     if isinstance(value, list):
@@ -65,12 +66,13 @@ def with_primary(
         place = Place.of(claiming.place, _CONFIG if claiming.place.startswith(f"{CONFIG_KEY}: [") else _ANNOTATION)
         maker = "is made by another plugin" if delegated else "is the primary interface, on the default network"
         raise place.error(f"the interface {ifname!r} {maker}; choose another name", ifname)
-    rest = tuple(wish for wish in wishes if wish is not claiming)
     if delegated:
         return tuple(wishes)
+    rest = tuple(wish for wish in wishes if wish is not claiming)
     if claiming is not None:
         return (replace(claiming, primary=True), *rest)
-    primary = Wish(network=default_network or "", interface=ifname, roles=("std",), primary=True, place="defaultNetwork")
+    network = Place("defaultNetwork", "", _CONFIG).checked(network_reference, default_network) if default_network else ""
+    primary = Wish(network=network, interface=ifname, roles=("std",), primary=True, place="defaultNetwork")
     _count((primary, *rest), _ANNOTATION)
     return (primary, *rest)
 
@@ -96,7 +98,7 @@ def names_definition(wish: Wish) -> bool:
 def _knitter_text(text: str, place: Place) -> tuple[Wish, ...]:
     if text.strip() in ("", '""'):
         return ()
-    return combine(read_ports(json_text.read(text, place), place))
+    return combine(read_ports(strict_json.read(text, place), place))
 
 
 def _is_knitters(wish: Wish) -> bool:

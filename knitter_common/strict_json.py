@@ -1,4 +1,4 @@
-"""JSON as people write it in an annotation, read strictly: no key twice, nothing that another reader would read otherwise.
+"""JSON as people write it in an annotation or a file, read strictly: no key twice, nothing that others read otherwise.
 
 Refused, each with its place: more than 256 KiB, no JSON (line and column), a key twice in one object, NaN, Infinity and numbers
 that do not fit a double, whole numbers beyond 2⁵³ (every later reader would round them), halves of surrogate pairs, nesting deeper
@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from knitter_common.wishes.place import Json, Place
+from knitter_common.place import Json, Place
 
 MAX_BYTES = 256 * 1024  # the most that Kubernetes takes as annotations of one object
 MAX_DEPTH = 24
@@ -46,13 +46,14 @@ def _fraction(text: str) -> float | _Number:
     return number if number - number == 0 else _Number(text)
 
 
-def read(text: str, place: Place) -> Json:
+def read(text: str, place: Place, limit: int = MAX_BYTES) -> Json:
     """The JSON value. Raises Invalid with the place."""
-    bounded(text, place)
+    bounded(text, place, limit)
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_int=_whole, parse_float=_fraction, parse_constant=_Number)
     except json.JSONDecodeError as error:
-        raise place.error(f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}", text[error.pos : error.pos + 40]) from None
+        sentence = f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
+        raise place.error(sentence, text[error.pos : error.pos + 40]) from None
     except RecursionError:
         raise place.error(f"is nested deeper than {MAX_DEPTH} levels; make it flatter") from None
     return plain(value, place)
@@ -100,7 +101,7 @@ def _well_formed(text: str, place: Place) -> str:
     return text
 
 
-def bounded(text: str, place: Place) -> None:
-    """Refuses a text that is too long."""
-    if len(text) > MAX_BYTES or len(text.encode(errors="replace")) > MAX_BYTES:
-        raise place.error(f"is longer than {MAX_BYTES} bytes; make it shorter", len(text))
+def bounded(text: str, place: Place, limit: int = MAX_BYTES) -> None:
+    """Refuses a text that is longer than `limit` bytes."""
+    if len(text) > limit or len(text.encode(errors="replace")) > limit:
+        raise place.error(f"is longer than {limit} bytes; make it shorter", len(text))

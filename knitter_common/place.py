@@ -1,4 +1,4 @@
-"""Where in an annotation something is written, for errors: the key, and the way from its top."""
+"""Where in a JSON text something is written, for errors: what the text is, and the way from its top."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ Json = Any  # None, bool, int, float, str, list or dict of the same
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`key` is the annotation's (or the configuration's), `path` the way below it: "ports[1].attributes.nic_type".
+    """`key` names the text: an annotation's key, a configuration's, a file. `path` is the way below it: "ports[1].attributes".
 
-    `reason` is the reason that errors carry: ANNOTATION_INVALID, or CNI_CONFIG_INVALID for the configuration.
+    `reason` is the reason that errors carry.
     """
 
     key: str
