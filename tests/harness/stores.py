@@ -9,15 +9,17 @@ A `Site` is one disk, cluster or memory: each `await site.open()` is another pro
 """
 
 import contextlib
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+from harness import etcd
 from knitter_manager.store import Store, StoreSettings, open_store
 from knitter_manager.store.memory import MemorySpace, MemoryStore
 from knitter_manager.store.protocol import Commit, Record
 
-KINDS = ("memory", "sqlite")
+KINDS = ("memory", "sqlite", "etcd")
 
 
 class Site:
@@ -55,7 +57,13 @@ class Site:
 @contextlib.asynccontextmanager
 async def open_site(kind: str, folder: Path) -> AsyncIterator[Site]:
     """A fresh, empty place of that kind; its files lie in `folder`. Skips the test where the machine lacks what it needs."""
-    site = Site(StoreSettings(kind=kind, path=str(folder / "store.db")))
+    if kind == "etcd":
+        # history is the member's, not the prefix's: a test compacts it by itself or not at all
+        prefix = f"/test/{secrets.token_hex(6)}/"
+        settings = StoreSettings(kind=kind, endpoints=etcd.shared().endpoints, prefix=prefix, compact=False)
+    else:
+        settings = StoreSettings(kind=kind, path=str(folder / "store.db"))
+    site = Site(settings)
     try:
         yield site
     finally:

@@ -1,0 +1,145 @@
+"""Being the writer on etcd: the key `writer` under a lease of a few seconds.
+
+The lease is kept alive by a task of its own. When the loop is blocked, the process stopped or the cluster away for longer than the
+lease, we stop being the writer by our own clock, not later than etcd lets another one begin; and whatever a delayed packet may
+still carry fails on the fence: each transaction compares the revision at which our key was made.
+"""
+
+import asyncio
+import contextlib
+import time
+
+import grpc
+import structlog
+
+from knitter_etcd import kv_pb2, rpc_pb2
+from knitter_manager.store.etcd.members import REQUIRE_LEADER, Member, Members
+from knitter_manager.store.etcd.txn import Layout
+from knitter_manager.store.etcd.watch import watch
+from knitter_manager.store.protocol import StoreDown
+
+log = structlog.get_logger()
+
+
+class Lead:
+    """The time of one process as the writer. `fence` is the create revision of its key; `lost` is set when it ends."""
+
+    def __init__(self, members: Members, lease: int, ttl: float, began: float, fence: int) -> None:
+        self._members, self._lease, self._ttl = members, lease, ttl
+        self._until = began + ttl
+        self.fence = fence
+        self.lost = asyncio.Event()
+        self._task = asyncio.ensure_future(self._keep())
+
+    @property
+    def holds(self) -> bool:
+        """We are the writer, as far as our own clock can tell."""
+        return not self.lost.is_set() and time.monotonic() < self._until
+
+    async def _keep(self) -> None:
+        """Renews the lease three times in its span, at whichever member answers, until it is gone."""
+        why = "the lease ran out while the cluster did not answer"
+        try:
+            while (left := self._until - time.monotonic()) > 0:
+                try:
+                    await self._renew(await self._members.ready(left))
+                except (grpc.aio.AioRpcError, StoreDown) as error:
+                    log.warning("the writer's lease could not be renewed", error=str(error))
+                    await asyncio.sleep(min(self._ttl / 20, max(self._until - time.monotonic(), 0)))
+        except _Gone:
+            why = "the lease is gone"
+        self.lose(why)
+
+    async def _renew(self, member: Member) -> None:
+        """Renews over one stream until that fails. Raises _Gone, AioRpcError, StoreDown."""
+        stream = member.lease.LeaseKeepAlive(metadata=REQUIRE_LEADER)
+        try:
+            while True:
+                asked = time.monotonic()
+                async with asyncio.timeout(max(self._ttl / 3, 0.5)):
+                    await stream.write(rpc_pb2.LeaseKeepAliveRequest(ID=self._lease))
+                    answer = await stream.read()
+                if answer is grpc.aio.EOF:
+                    return
+                if answer.TTL <= 0:
+                    raise _Gone
+                self._until = asked + answer.TTL
+                await asyncio.sleep(answer.TTL / 3)
+        except (grpc.aio.AioRpcError, TimeoutError) as error:
+            self._members.leave(member)
+            if isinstance(error, TimeoutError):
+                raise StoreDown(f"etcd {member.endpoint} did not renew the lease in time") from error
+            raise
+        finally:
+            stream.cancel()
+
+    def lose(self, why: str) -> None:
+        """Stops being the writer."""
+        if not self.lost.is_set():
+            log.error("not the writer any more", why=why)
+            self.lost.set()
+            self._task.cancel()
+
+    async def end(self) -> None:
+        """Stops being the writer and gives the key up at once, if the cluster can be told within a second."""
+        self.lost.set()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await revoke(self._members, self._lease)
+
+
+async def acquire(members: Members, layout: Layout, name: str, ttl: float) -> Lead:
+    """Waits until nobody else is the writer, and becomes it. Raises StoreDown when the cluster does not answer in time."""
+    while True:
+        began = time.monotonic()
+        grant = rpc_pb2.LeaseGrantRequest(TTL=max(round(ttl), 1))
+        lease = await members.read(lambda member, time_left: member.lease.LeaseGrant(grant, timeout=time_left))  # noqa: B023
+        lead: Lead | None = None
+        try:
+            response = await members.write(
+                lambda member, time_left: member.kv.Txn(_claim(layout, name, lease.ID), timeout=time_left)  # noqa: B023
+            )
+            if response.succeeded:
+                lead = Lead(members, lease.ID, float(lease.TTL), began, response.header.revision)
+                return lead
+        finally:
+            if lead is None:
+                await revoke(members, lease.ID)
+        log.info("waiting to be the writer", writer=response.responses[0].response_range.kvs[0].value.decode())
+        await _until_free(members, layout, response.header.revision + 1)
+
+
+async def holder(members: Members, layout: Layout) -> str:
+    """The writer's name, "" for nobody."""
+    request = rpc_pb2.RangeRequest(key=layout.writer)
+    response = await members.read(lambda member, time_left: member.kv.Range(request, timeout=time_left))
+    return response.kvs[0].value.decode() if response.kvs else ""
+
+
+async def revoke(members: Members, lease: int) -> None:
+    """Ends a lease, if the cluster can be told within a second; else it runs out by itself."""
+    request = rpc_pb2.LeaseRevokeRequest(ID=lease)
+    with contextlib.suppress(grpc.aio.AioRpcError, StoreDown):
+        await (await members.ready(1.0)).lease.LeaseRevoke(request, timeout=1.0)
+
+
+def _claim(layout: Layout, name: str, lease: int) -> rpc_pb2.TxnRequest:
+    request = rpc_pb2.TxnRequest()
+    request.compare.add(result=rpc_pb2.Compare.EQUAL, target=rpc_pb2.Compare.CREATE, key=layout.writer, create_revision=0)
+    put = request.success.add().request_put
+    put.key, put.value, put.lease = layout.writer, name.encode(), lease
+    request.failure.add().request_range.key = layout.writer
+    return request
+
+
+async def _until_free(members: Members, layout: Layout, since: int) -> None:
+    """Until the writer's key is deleted at or after that revision."""
+    create = rpc_pb2.WatchCreateRequest(key=layout.writer, start_revision=since)
+    async with contextlib.aclosing(watch(members, create)) as stream:
+        async for response in stream:
+            if response.canceled or any(event.type == kv_pb2.Event.DELETE for event in response.events):
+                return  # canceled: compacted meanwhile, so look again
+
+
+class _Gone(Exception):
+    """etcd does not know the lease."""

@@ -1,0 +1,79 @@
+"""Reading the whole state at one revision, page by page; the next page is on its way while one is being used."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import grpc
+
+from knitter_common.errors import Refused
+from knitter_etcd import rpc_pb2
+from knitter_manager.store.etcd.members import Member, Members
+from knitter_manager.store.etcd.txn import Layout, prefix_end
+from knitter_manager.store.protocol import Record, Snapshot, StoreDown
+
+SCHEMA = 1
+PAGE = 20_000  # records; etcd counts all that follow for each page, so many small ones are slow
+
+
+async def identify(members: Members, layout: Layout, new_id: str) -> str:
+    """The store's id; `new_id` becomes it where there is none yet. Raises Refused(STORE_UNUSABLE) for a newer schema."""
+    request = rpc_pb2.TxnRequest()
+    request.compare.add(result=rpc_pb2.Compare.EQUAL, target=rpc_pb2.Compare.CREATE, key=layout.identity, create_revision=0)
+    put = request.success.add().request_put
+    put.key, put.value = layout.identity, f"{SCHEMA} {new_id}".encode()
+    request.failure.add().request_range.key = layout.identity
+    response = await members.read(lambda member, timeout: member.kv.Txn(request, timeout=timeout))
+    if response.succeeded:
+        return new_id
+    schema, _, identity = response.responses[0].response_range.kvs[0].value.decode().partition(" ")
+    if not schema.isdigit() or int(schema) > SCHEMA:
+        what = f"schema {schema} of a newer release; this one knows up to {SCHEMA}"
+        message = f"store at etcd {members.names}, prefix {layout.prefix}: {what}; run the newer release, or set another prefix"
+        raise Refused("STORE_UNUSABLE", message, prefix=layout.prefix)
+    return str(identity)
+
+
+async def snapshot(members: Members, layout: Layout, identity: str) -> Snapshot:
+    """The state at the newest revision, linearizable."""
+    request = rpc_pb2.TxnRequest()
+    request.success.add().request_range.key = layout.data + b"meta/epoch"
+    request.success.add().request_range.CopyFrom(_page(layout.data, layout, 0))
+    response = await members.read(lambda member, timeout: member.kv.Txn(request, timeout=timeout))
+    epoch, first = (answer.response_range for answer in response.responses)
+    counter = epoch.kvs[0].value.decode() if epoch.kvs else "0"
+    revision = response.header.revision
+    return Snapshot(f"{identity}.{counter}", revision, _batches(members, layout, revision, first))
+
+
+async def _batches(
+    members: Members, layout: Layout, revision: int, page: rpc_pb2.RangeResponse
+) -> AsyncIterator[Sequence[Record]]:
+    cut = len(layout.data)
+    following: asyncio.Task[rpc_pb2.RangeResponse] | None = None
+    try:
+        while page.kvs:
+            if page.more:
+                request = _page(page.kvs[-1].key + b"\0", layout, revision)
+                following = asyncio.ensure_future(members.read(lambda member, timeout: _range(member, request, timeout)))  # noqa: B023
+            yield [Record(kv.key[cut:].decode(), kv.value, kv.mod_revision) for kv in page.kvs]
+            if following is None:
+                return
+            page, following = await following, None
+    finally:
+        if following is not None:
+            following.cancel()
+
+
+async def _range(member: Member, request: rpc_pb2.RangeRequest, seconds: float) -> rpc_pb2.RangeResponse:
+    try:
+        response: rpc_pb2.RangeResponse = await member.kv.Range(request, timeout=seconds)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.OUT_OF_RANGE:
+            what = f"revision {request.revision} was compacted while it was read; load again"
+            raise StoreDown(f"etcd {member.endpoint}: {what}") from error
+        raise
+    return response
+
+
+def _page(key: bytes, layout: Layout, revision: int) -> rpc_pb2.RangeRequest:
+    return rpc_pb2.RangeRequest(key=key, range_end=prefix_end(layout.data), limit=PAGE, revision=revision)
