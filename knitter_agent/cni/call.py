@@ -17,6 +17,7 @@ _CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z")
 _TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _MAX_CONTAINER_ID = 1024
 _MAX_IFNAME = 15
+_PATH_MAX = 4096  # with the closing zero, linux/limits.h
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
@@ -70,7 +71,7 @@ def parse_call(verb: str, environment: Mapping[str, bytes], stdin: bytes, reques
         verb,
         request_id,
         container_id,
-        _text(environment, "CNI_NETNS"),
+        _netns(verb, _text(environment, "CNI_NETNS")),
         interface,
         _args(_text(environment, "CNI_ARGS")),
         environment,
@@ -86,6 +87,17 @@ def interface_trouble(name: str) -> str:
     if name in (".", "..") or any(letter in "/:" or letter.isspace() or ord(letter) < 32 for letter in name):
         return "must not be . or .. nor hold '/', ':', white space or control characters"
     return ""
+
+
+def _netns(verb: str, path: str) -> str:
+    """An absolute path. DEL does without any, so there it may be what it likes."""
+    if verb in ("ADD", "CHECK") and not path.startswith("/"):
+        raise _bad("CNI_NETNS", f"{_short(path)!r} is not the absolute path of a network namespace")
+    if len(path.encode()) >= _PATH_MAX:
+        if verb != "DEL":
+            raise _bad("CNI_NETNS", f"{_short(path)!r} is longer than a path can be ({_PATH_MAX} bytes)")
+        return ""
+    return path
 
 
 def _args(text: str) -> Mapping[str, str]:

@@ -17,13 +17,17 @@ them. Unknown keys are ignored: other tools add theirs.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from knitter_agent.cni.result import read
 from knitter_agent.cni.versions import require_version
+from knitter_common.addresses import mac as parse_mac
+from knitter_common.addresses import wanted
 from knitter_common.errors import Invalid
 from knitter_common.model import Dns
+from knitter_common.names import dns_label
 
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
@@ -75,13 +79,13 @@ def parse_conf(stdin: bytes, verb: str) -> NetConf:
         name,
         kind,
         version,
-        tenant=_string(raw, "tenant"),
+        tenant=_checked(dns_label, "tenant", _string(raw, "tenant")),
         default_network=_string(raw, "defaultNetwork"),
         delegates=_delegates(raw),
         networks=raw.get("networks"),
         annotations=_annotations(runtime),
         primary=_primary(runtime),
-        prev_result=_object(raw, "prevResult"),
+        prev_result=_prev_result(raw, version),
         dns=_dns(raw),
         valid=_valid(raw) if verb == "GC" else None,
     )
@@ -166,7 +170,16 @@ def _primary(runtime: Mapping[str, Any]) -> Primary:
         raise _bad("runtimeConfig.ips", f"must be a list of addresses, not {_shown(ips)}")
     if mac is not None and not isinstance(mac, str):
         raise _bad("runtimeConfig.mac", f"must be a text, not {_shown(mac)}")
-    return Primary(tuple(ips or ()), (mac or "").lower())
+    addresses = tuple(_checked(wanted, f"runtimeConfig.ips[{index}]", text) for index, text in enumerate(ips or ()))
+    return Primary(addresses, _checked(parse_mac, "runtimeConfig.mac", mac or ""))
+
+
+def _prev_result(raw: Mapping[str, Any], version: str) -> Mapping[str, Any] | None:
+    """Judged now: when the ADD is done it would be too late to refuse it."""
+    result = _object(raw, "prevResult")
+    if result is not None:
+        read(result, version)
+    return result
 
 
 def _dns(raw: Mapping[str, Any]) -> Dns | None:
@@ -194,6 +207,14 @@ def _valid(raw: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             raise _bad(f"{VALID_ATTACHMENTS}[{index}]", f"must have containerID and ifname, not {_shown(entry)}")
         pairs.append((pair[0], pair[1]))
     return tuple(pairs)
+
+
+def _checked(parse: Callable[[str], str], key: str, text: str) -> str:
+    """`parse(text)`, unless the text is empty; a ValueError becomes Invalid with the key."""
+    try:
+        return parse(text) if text else ""
+    except ValueError as error:
+        raise _bad(key, str(error)) from None
 
 
 def _bad(key: str, trouble: str) -> Invalid:
