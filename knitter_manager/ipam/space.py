@@ -90,6 +90,17 @@ class Space:
         pool.held += 1
         return Taken(address, 0, None, pool)
 
+    def take_exactly(self, address: int) -> Taken | None:
+        """This address, also one that no pool holds: it is in use already. None when somebody else holds it."""
+        if self.pool_of(address) is not None:
+            return self.take_wanted(address)
+        if self.is_held(address):
+            return None
+        mark = self._stray.get(address, 0)
+        self._stray[address] = 0
+        self._busy.add(address - self.first)
+        return Taken(address, mark, 0.0 if mark else None, None)
+
     def _wake(self, pool: Pool, address: int, state: Resting) -> Taken:
         pool.rested.pop(address, None)
         pool.resting.pop(address, None)
@@ -102,8 +113,11 @@ class Space:
         if not self.is_held(taken.address):
             return
         if pool is None:
-            self._stray.pop(taken.address, None)
-            self._busy.discard(taken.address - self.first)
+            if taken.mark:
+                self._stray[taken.address] = taken.mark
+            else:
+                self._stray.pop(taken.address, None)
+                self._busy.discard(taken.address - self.first)
             return
         pool.held -= 1
         if taken.since is None:
@@ -186,6 +200,19 @@ class Space:
             for offset in self._busy.members(low - self.first, high - self.first):
                 if self.is_held(offset + self.first):
                     yield offset + self.first
+
+    def mark_of(self, address: int) -> int:
+        """The revision of the record of its rest; 0 when it does not rest, or the record is gone."""
+        pool = self.pool_of(address)
+        if pool is None:
+            return self._stray.get(address, 0)
+        state = pool.rested.get(address) or pool.resting.get(address)
+        return state.mark if state is not None else 0
+
+    def marks(self) -> list[int]:
+        """The addresses whose rest the store records."""
+        states = [item for pool in self.pools for kept in (pool.rested, pool.resting) for item in kept.items()]
+        return [address for address, state in states if state.mark] + [address for address, mark in self._stray.items() if mark]
 
     def usage(self, index: int) -> Usage:
         """Of one pool, at constant cost. Call `settle` first for an exact number of resting ones."""

@@ -1,0 +1,200 @@
+"""Operations on port sets: one at a time per owner, any number at once over all, each answered when the store has it.
+
+An operation is a step that looks at the state and says what to commit, or what to answer at once. It is planned in the very call
+that asks for it; only what follows a commit happens later. A second operation on the same owner waits for the first, and then sees
+what it did: that is how the same Allocate sent twice gets one answer.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+import structlog
+
+from knitter_common.errors import Internal, Unavailable
+from knitter_manager import keys
+from knitter_manager.allocation.held import HeldBy
+from knitter_manager.allocation.plan import Plan
+from knitter_manager.committer import Change, Committer, Outcome
+from knitter_manager.records import kept
+from knitter_manager.state import Cluster
+from knitter_manager.store.protocol import Conflict, NotWriter, Store, StoreDown
+
+ATTEMPTS = 8  # on conflicts, each of which shows something that this process did not know
+
+log = structlog.get_logger()
+
+Answer = bytes | None  # the owner's record as it is kept, or nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How often the step was tried before, and what the store had instead of what the last plan expected."""
+
+    number: int = 0
+    conflict: Conflict | None = None
+
+
+Step = Callable[[Attempt], "Plan | Answer"]  # a Plan is committed, anything else is the answer
+_FIRST = Attempt()
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    owner_key: str
+    step: Step
+    future: "asyncio.Future[Answer]"
+    attempt: Attempt = _FIRST
+
+
+class Jobs:
+    """Belongs to one event loop. `clock` is the monotonic clock in seconds."""
+
+    def __init__(self, store: Store, cluster: Cluster, committer: Committer, clock: Callable[[], float]) -> None:
+        self._store, self._cluster, self._committer, self._clock = store, cluster, committer, clock
+        self._busy: dict[str, list[_Job]] = {}  # owner's key → what waits for the operation under way
+        self._doubtful: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, owner_key: str, step: Step) -> "asyncio.Future[Answer]":
+        """Starts an operation; the future ends with its answer, or with a KnitterError. Cancelling it does not undo anything."""
+        job = _Job(owner_key, step, asyncio.get_running_loop().create_future())
+        if owner_key in self._doubtful:
+            _fail(job, _doubt(owner_key))
+        elif owner_key in self._busy:
+            self._busy[owner_key].append(job)
+        else:
+            self._busy[owner_key] = []
+            self._try(job)
+        return job.future
+
+    def _try(self, job: _Job) -> None:
+        try:
+            plan = job.step(job.attempt)
+        except HeldBy as held:
+            self._spawn(self._name_holder(job, held))
+            self._next(job.owner_key)
+            return
+        except Exception as error:  # noqa: BLE001 - told to who asked
+            _fail(job, error)
+            self._next(job.owner_key)
+            return
+        if isinstance(plan, Plan):
+            self._committer.submit(Change(plan.conditions, plan.puts, tuple(plan.deletes), lambda end: self._done(job, plan, end)))
+            return
+        if not job.future.done():
+            job.future.set_result(plan)
+        self._next(job.owner_key)
+
+    def _next(self, owner_key: str) -> None:
+        waiting = self._busy[owner_key]
+        if waiting:
+            self._try(waiting.pop(0))
+        else:
+            self._busy.pop(owner_key, None)
+
+    def _done(self, job: _Job, plan: Plan, end: Outcome) -> None:
+        if isinstance(end, int):
+            self._finish(job, plan, end)
+            return
+        if isinstance(end, StoreDown):
+            self._doubt(job, plan, end)
+            return
+        plan.undo()
+        if isinstance(end, NotWriter):
+            _fail(job, not_writer(end.writer))
+            self._next(job.owner_key)
+            return
+        self._cluster.refresh(end.key, end.current, self._clock())
+        job.attempt = Attempt(job.attempt.number + 1, end)
+        if job.attempt.number < ATTEMPTS:
+            self._try(job)
+            return
+        _fail(job, Internal("INTERNAL", f"{keys.said(job.owner_key)}: the store disagrees again and again, last about {end.key}"))
+        self._next(job.owner_key)
+
+    def _finish(self, job: _Job, plan: Plan, revision: int) -> None:
+        plan.settle()
+        if not job.future.done():
+            value = plan.puts.get(keys.PORT_SET + job.owner_key)
+            job.future.set_result(None if value is None else kept(value, revision))
+        self._next(job.owner_key)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _name_holder(self, job: _Job, held: HeldBy) -> None:
+        try:
+            found = await self._store.get([held.key])
+        except StoreDown as error:
+            _fail(job, store_unavailable(error))
+            return
+        record = found.get(held.key)
+        _fail(job, held.error(keys.said(record.value.decode()) if record is not None and record.value else "an operation under way"))
+
+    # -- when the store did not answer ----------------------------------------------------------------------------------
+
+    def _doubt(self, job: _Job, plan: Plan, error: StoreDown) -> None:
+        """Nobody knows whether it was written: what was taken stays taken until the store tells."""
+        log.warning("a commit was not answered", owner=job.owner_key, error=str(error))
+        self._doubtful.add(job.owner_key)
+        _fail(job, store_unavailable(error))
+        for waiting in self._busy[job.owner_key]:
+            _fail(waiting, _doubt(job.owner_key))
+        self._busy[job.owner_key].clear()
+        self._spawn(self._settle_doubt(job, plan))
+
+    async def _settle_doubt(self, job: _Job, plan: Plan) -> None:
+        touched = [*plan.puts, *plan.deletes]
+        pause = 0.05
+        while True:
+            try:
+                found = await self._store.get(touched)
+                break
+            except StoreDown:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+        set_key = keys.PORT_SET + job.owner_key
+        record = found.get(set_key)
+        written = plan.puts.get(set_key)
+        happened = record is None if written is None else record is not None and record.value == written
+        if happened:
+            for key in touched:
+                self._cluster.refresh(key, found.get(key), self._clock())
+            plan.settle()
+        else:
+            plan.undo()
+        self._doubtful.discard(job.owner_key)
+        self._next(job.owner_key)
+
+    async def close(self) -> None:
+        """Gives up on what is in doubt."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def not_writer(writer: str) -> Unavailable:
+    """This manager does not write; `writer` does, "" for nobody."""
+    if not writer:
+        return Unavailable("NO_WRITER", "no manager writes at the moment; one is about to")
+    return Unavailable("NOT_WRITER", f"this manager does not write; {writer} does", writer=writer)
+
+
+def store_unavailable(error: StoreDown) -> Unavailable:
+    """The store does not answer."""
+    return Unavailable("STORE_UNAVAILABLE", f"the store does not answer: {error}")
+
+
+def _doubt(owner_key: str) -> Unavailable:
+    said = f"{keys.said(owner_key)}: the store did not answer an operation before this one, and must be asked what became of it"
+    return Unavailable("STORE_UNAVAILABLE", said)
+
+
+def _fail(job: _Job, error: BaseException) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)
+
+

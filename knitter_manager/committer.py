@@ -1,0 +1,122 @@
+"""Merges what is planned at the same time into few commits of the store, and tells each how it ended.
+
+While a few commits are under way, what is planned meanwhile gathers; so the number of commits follows the store's speed and not the
+number of operations, on a disk as on etcd. A merged commit whose conditions do not hold is done again one by one, so that each operation
+still fails alone. Callers keep changes under way disjoint: two of them never touch the same key, except by a condition.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from knitter_manager.state import Cluster
+from knitter_manager.store.protocol import AtRevision, Conflict, NotWriter, Store, StoreDown
+
+log = structlog.get_logger()
+
+MOST_KEYS = 120  # of one merged commit: etcd takes 128 operations a transaction, and the writer's key is one
+MOST_COMMITS = 4  # under way at once
+
+Outcome = int | Conflict | NotWriter | StoreDown
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """One operation's part of a commit: `conditions` maps a key to the revision it must be at. `done` gets the revision, or why not."""
+
+    conditions: dict[str, int]
+    puts: dict[str, bytes]
+    deletes: tuple[str, ...]
+    done: Callable[[Outcome], None]
+
+    @property
+    def size(self) -> int:
+        """How many operations of a transaction it takes, at most."""
+        return max(len(self.conditions), len(self.puts) + len(self.deletes))
+
+
+class Committer:
+    """Belongs to one event loop. `clock` is the monotonic clock in seconds."""
+
+    def __init__(self, store: Store, cluster: Cluster, clock: Callable[[], float]) -> None:
+        self._store, self._cluster, self._clock = store, cluster, clock
+        self.lost: Callable[[], None] = lambda: None  # called when the store says that another one writes
+        self._waiting: list[Change] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._soon = False
+
+    def submit(self, change: Change) -> None:
+        """Hands a change over; `done` is called later, never from here."""
+        self._waiting.append(change)
+        if not self._soon and len(self._tasks) < MOST_COMMITS:
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    async def commit(self, conditions: Mapping[str, int], puts: Mapping[str, bytes], deletes: Sequence[str] = ()) -> int:
+        """A commit of its own, applied to the state when it returns. Raises as Store.commit does."""
+        asked = [AtRevision(key, revision) for key, revision in conditions.items()]
+        try:
+            revision = await self._store.commit(asked, puts, deletes)
+        except NotWriter:
+            self.lost()
+            raise
+        self._cluster.did(revision, puts, deletes, self._clock())
+        return revision
+
+    async def idle(self) -> None:
+        """Until nothing is under way."""
+        while self._tasks or self._waiting:
+            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
+
+    def _flush(self) -> None:
+        self._soon = False
+        while self._waiting and len(self._tasks) < MOST_COMMITS:
+            task = asyncio.create_task(self._run(self._take()))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _take(self) -> list[Change]:
+        """The next changes that fit into one commit, at least one; all agree on the revision of a key that several read."""
+        count = size = 0
+        conditions: dict[str, int] = {}
+        for change in self._waiting:
+            size += change.size
+            if count and (size > MOST_KEYS or any(conditions.get(key, at) != at for key, at in change.conditions.items())):
+                break
+            conditions.update(change.conditions)
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a commit failed unexpectedly", exc_info=error)
+        self._flush()
+
+    async def _run(self, batch: list[Change]) -> None:
+        conditions: dict[str, int] = {}
+        puts: dict[str, bytes] = {}
+        deletes: list[str] = []
+        for change in batch:
+            conditions.update(change.conditions)
+            puts.update(change.puts)
+            deletes += change.deletes
+        outcome: Outcome
+        try:
+            outcome = await self.commit(conditions, puts, deletes)
+        except Conflict as conflict:
+            if len(batch) > 1:
+                await asyncio.gather(*(self._run([change]) for change in batch))
+                return
+            outcome = conflict
+        except (NotWriter, StoreDown) as error:
+            outcome = error
+        except BaseException as error:
+            for change in batch:
+                change.done(StoreDown(f"the commit was not answered: {error!r}"))
+            raise
+        for change in batch:
+            change.done(outcome)

@@ -1,0 +1,152 @@
+"""Follows the store's changes: brings the state up to date with what others wrote, and tells subscribers.
+
+The newest commits are kept in a ring that all subscribers read, each at its own pace; one that falls out of it reads the store's
+log, and where that is gone too it begins anew with a snapshot. Nothing is queued per subscriber.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+
+import structlog
+
+from knitter.v1 import types_pb2 as types
+from knitter_common import convert
+from knitter_manager import keys
+from knitter_manager.state import Cluster
+from knitter_manager.store.protocol import Commit, Store, StoreDown
+
+log = structlog.get_logger()
+
+RING = 20_000  # commits
+
+_OBJECTS: dict[str, str] = {  # family of keys → field of Change
+    "portset": "port_set",
+    "network": "network",
+    "tenant": "tenant",
+    "group": "ip_group",
+    "claim": "ip_claim",
+    "node": "node",
+}
+
+
+class Feed:
+    """One per manager. `reload` brings the state up anew when the log has gone on without us; `clock` is monotonic, in seconds."""
+
+    def __init__(self, store: Store, cluster: Cluster, clock: Callable[[], float]) -> None:
+        self._store, self._cluster, self._clock = store, cluster, clock
+        self._ring: deque[Commit] = deque(maxlen=RING)
+        self._news = asyncio.Event()
+
+    async def follow(self) -> None:
+        """Follows for ever. Raises Compacted when the store has forgotten what comes next."""
+        pause = 0.05
+        while True:
+            try:
+                async with aclosing(self._store.changes(self._cluster.revision)) as changes:  # type: ignore[type-var]
+                    async for commits in changes:
+                        pause = 0.05
+                        self._take(commits)
+            except StoreDown as error:
+                log.warning("the store's changes cannot be followed", error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+
+    def _take(self, commits: Sequence[Commit]) -> None:
+        now = self._clock()
+        for commit in commits:
+            if commit.revision > self._cluster.revision:
+                self._cluster.told(commit, now)
+                self._ring.append(commit)
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def restart(self) -> None:
+        """The state was loaded anew."""
+        self._ring.clear()
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def until(self, revision: int) -> None:
+        """Until the state has everything up to that revision."""
+        while self._cluster.revision < revision:
+            await self._news.wait()
+
+    def behind(self, after: int) -> list[Commit] | None:
+        """The commits after a revision, none when there is none; None when the ring does not reach back that far."""
+        if after >= self._cluster.revision:
+            return []
+        if not self._ring or self._ring[0].revision > after + 1:
+            return None
+        if after < self._ring[0].revision:
+            return list(self._ring)
+        newest: list[Commit] = []
+        for commit in reversed(self._ring):
+            if commit.revision <= after:
+                break
+            newest.append(commit)
+        newest.reverse()
+        return newest
+
+    async def news(self, timeout: float) -> None:
+        """Until there is something new, or the time is over."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    async def log_since(self, after: int) -> AsyncIterator[Sequence[Commit]]:
+        """What the store's log has between `after` and what the ring holds. Raises Compacted, StoreDown."""
+        goal = self._ring[0].revision - 1 if self._ring else self._cluster.revision
+        if after >= goal:
+            return
+        async with aclosing(self._store.changes(after)) as changes:  # type: ignore[type-var]
+            async for commits in changes:
+                yield commits
+                if commits[-1].revision >= goal:
+                    return
+
+
+def changes_of(commit: Commit) -> Iterator[types.Change]:
+    """What a commit means to those outside: objects as they are now, and tombstones."""
+    for key in commit.deletes:
+        family, _, rest = key.partition("/")
+        if family == "portset":
+            tombstone = types.Tombstone(key=key, owner=convert.owner_to_proto(keys.owner_of(rest)))
+            yield types.Change(revision=commit.revision, deleted=tombstone)
+        elif family in _OBJECTS:
+            yield types.Change(revision=commit.revision, deleted=types.Tombstone(key=key))
+    for key, value in commit.puts.items():
+        field = _OBJECTS.get(key.partition("/")[0])
+        if field is not None:
+            change = types.Change(revision=commit.revision)
+            message = getattr(change, field)
+            message.ParseFromString(value)
+            message.revision = commit.revision
+            yield change
+
+
+def snapshot_of(cluster: Cluster) -> Iterator[types.Change]:
+    """Everything that is there, as changes; consistent although it is read bit by bit."""
+    tenants = [entry.tenant for entry in cluster.tenants.values() if entry.tenant.revision]
+    nodes = [entry.node for entry in cluster.nodes.values() if entry.node.revision]
+    networks = [entry.network for entry in cluster.networks.values()]
+    groups, claims, sets = list(cluster.groups.values()), list(cluster.claims.values()), list(cluster.sets.values())
+    for tenant in tenants:
+        yield types.Change(revision=tenant.revision, tenant=convert.tenant_to_proto(tenant))
+    for node in nodes:
+        yield types.Change(revision=node.revision, node=convert.node_to_proto(node))
+    for network in networks:
+        yield types.Change(revision=network.revision, network=convert.network_to_proto(network))
+    for group in groups:
+        yield types.Change(revision=group.revision, ip_group=convert.ip_group_to_proto(group))
+    for claim in claims:
+        yield types.Change(revision=claim.revision, ip_claim=convert.ip_claim_to_proto(claim))
+    for record in sets:
+        change = types.Change()
+        change.port_set.ParseFromString(record)
+        change.revision = change.port_set.revision
+        yield change
+

@@ -1,0 +1,85 @@
+"""The keys of the store (store/protocol.py names the families), and back."""
+
+from knitter_common.model import NamedOwner, Owner, PodOwner, SandboxOwner
+
+PORT_SET = "portset/"
+ADDRESS = "addr/"
+MAC = "mac/"
+NETWORK = "network/"
+NETWORK_NAME = "net/"
+TENANT = "tenant/"
+GROUP = "group/"
+CLAIM = "claim/"
+NODE = "node/"
+META = "meta/"
+
+
+def port_set(owner_key: str) -> str:
+    """One port set."""
+    return PORT_SET + owner_key
+
+
+def address(network_id: str, text: str) -> str:
+    """Who holds an address: the owner's key; an empty value means that the address rests."""
+    return f"addr/{network_id}/{text}"
+
+
+def mac(segment: str, text: str) -> str:
+    """Who has a MAC."""
+    return f"mac/{segment}/{text}"
+
+
+def network(network_id: str) -> str:
+    """A network's whole shape."""
+    return NETWORK + network_id
+
+
+def network_name(tenant: str, name: str) -> str:
+    """The id of the network of that name."""
+    return f"net/{tenant}/{name}"
+
+
+def tenant(name: str) -> str:
+    """A tenant."""
+    return TENANT + name
+
+
+def group(network_id: str, tenant_name: str, name: str) -> str:
+    """An IP group."""
+    return f"group/{network_id}/{tenant_name}/{name}"
+
+
+def claim(tenant_name: str, name: str) -> str:
+    """A claim."""
+    return f"claim/{tenant_name}/{name}"
+
+
+def node(name: str) -> str:
+    """A node."""
+    return NODE + name
+
+
+def owner_of(owner_key: str) -> Owner:
+    """The owner whose `key` this is."""
+    kind, *parts = owner_key.split("/")
+    match kind:
+        case "pod":
+            return PodOwner(*parts)
+        case "sandbox":
+            return SandboxOwner(*parts)
+        case "named":
+            return NamedOwner(*parts)
+    raise ValueError(f"{owner_key!r} is no owner's key")
+
+
+def said(owner_key: str) -> str:
+    """An owner for people: "pod t1/web-0", "sandbox 3f2a on n1", "t1/vm", "claim t1/db"."""
+    kind, *parts = owner_key.split("/")
+    match kind:
+        case "pod":
+            return f"pod {parts[0]}/{parts[1]}"
+        case "sandbox":
+            return f"sandbox {parts[1][:12]} on {parts[0]}"
+        case "named":
+            return "/".join(parts)
+    return " ".join((kind, "/".join(parts)))

@@ -1,0 +1,118 @@
+"""StreamAllocations: many operations over one stream, each answered when it is durable, outcomes gathered into as few messages as come.
+
+Operations start in the order they arrive and never wait for one another. What is done while a message is being sent goes out with the
+next one. A client that does not read its outcomes is not read from either once MOST_OPEN operations are open.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import structlog
+
+from knitter.v1 import manager_pb2 as pb
+from knitter_common.convert import allocation_from_proto, bind_from_proto, give_back_from_proto
+from knitter_common.errors import Internal, Invalid, KnitterError, to_status
+from knitter_manager.allocation.jobs import Answer
+from knitter_manager.allocation.sets import PortSets
+
+MOST_OPEN = 4096  # operations of one stream that are not answered, or whose outcome is not sent
+MOST_OUTCOMES = 256  # in one message: sets of 32 ports stay below the size of a message
+
+log = structlog.get_logger()
+
+
+class Stream:
+    """One call of StreamAllocations."""
+
+    def __init__(self, sets: PortSets) -> None:
+        self._sets = sets
+        self._outcomes: list[pb.AllocationOutcome] = []
+        self._open = 0
+        self._ended = False
+        self._failed: BaseException | None = None
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def run(self, requests: AsyncIterator[pb.StreamAllocationsRequest]) -> AsyncIterator[pb.StreamAllocationsResponse]:
+        """Until the client has ended its side and all is answered."""
+        reader = asyncio.ensure_future(self._read(requests))
+        try:
+            while True:
+                while self._outcomes:
+                    batch, self._outcomes = self._outcomes[:MOST_OUTCOMES], self._outcomes[MOST_OUTCOMES:]
+                    yield pb.StreamAllocationsResponse(outcomes=batch)
+                    self._open -= len(batch)
+                    if self._open < MOST_OPEN:
+                        self._room.set()
+                if self._ended and not self._open:
+                    break
+                self._news.clear()
+                await self._news.wait()
+        finally:
+            reader.cancel()
+        if self._failed is not None:
+            raise self._failed
+
+    async def _read(self, requests: AsyncIterator[pb.StreamAllocationsRequest]) -> None:
+        try:
+            async for request in requests:
+                for operation in request.operations:
+                    self._start(operation)
+                while self._open >= MOST_OPEN:
+                    self._room.clear()
+                    await self._room.wait()
+        except Exception as error:  # noqa: BLE001 - raised by `run`
+            self._failed = error
+        finally:
+            self._ended = True
+            self._news.set()
+
+    def _start(self, operation: pb.AllocationOperation) -> None:
+        self._open += 1
+        try:
+            match operation.WhichOneof("operation"):
+                case "allocate":
+                    future = self._sets.allocate(allocation_from_proto(operation.allocate))
+                    future.add_done_callback(partial(self._done, operation.id))
+                case "release":
+                    future = self._sets.release(give_back_from_proto(operation.release))
+                    future.add_done_callback(partial(self._released, operation.id))
+                case "bind":
+                    future = self._sets.bind(bind_from_proto(operation.bind))
+                    future.add_done_callback(partial(self._done, operation.id))
+                case _:
+                    raise Invalid("FIELD_INVALID", "operation: is missing; set one of allocate, bind and release", field="operation")
+        except KnitterError as error:
+            self._tell(pb.AllocationOutcome(id=operation.id, error=to_status(error)))
+
+    def _done(self, number: int, future: "asyncio.Future[Answer]") -> None:
+        outcome = pb.AllocationOutcome(id=number)
+        error = future.exception()
+        if error is None:
+            outcome.port_set.MergeFromString(future.result() or b"")
+        else:
+            outcome.error.CopyFrom(_status(error))
+        self._tell(outcome)
+
+    def _released(self, number: int, future: "asyncio.Future[Answer]") -> None:
+        error = future.exception()
+        if error is None:
+            self._tell(pb.AllocationOutcome(id=number, released=_RELEASED))
+        else:
+            self._tell(pb.AllocationOutcome(id=number, error=_status(error)))
+
+    def _tell(self, outcome: pb.AllocationOutcome) -> None:
+        self._outcomes.append(outcome)
+        self._news.set()
+
+
+_RELEASED = pb.ReleaseResponse()
+
+
+def _status(error: BaseException) -> Any:
+    if isinstance(error, KnitterError):
+        return to_status(error)
+    log.error("an operation failed", exc_info=error)
+    return to_status(Internal("INTERNAL", "a defect; the log has it"))

@@ -1,0 +1,226 @@
+"""The whole state, and how records of the store change it. The only place that writes to the indices; nobody plans here."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+
+from knitter.v1 import types_pb2 as types
+from knitter_common.convert import ip_claim_from_proto, ip_group_from_proto, network_from_proto, node_from_proto, tenant_from_proto
+from knitter_common.model import ADMIN, IPClaim, IPGroup, Node, Tenant
+from knitter_manager import numbers
+from knitter_manager.records import Holding, holding_of, kept
+from knitter_manager.state.entries import NetworkEntry, NodeEntry, TenantEntry
+from knitter_manager.state.names import Names
+from knitter_manager.state.order import Order
+from knitter_manager.store.protocol import Commit, Record
+
+
+class Cluster:
+    """One event loop uses it. `now` is the monotonic clock in seconds, for rests."""
+
+    def __init__(self, default_network: str) -> None:
+        self.epoch = ""
+        self.revision = 0  # everything up to here has been applied
+        self.networks: dict[str, NetworkEntry] = {}
+        self.names = Names(default_network)
+        self.tenants: dict[str, TenantEntry] = {ADMIN: TenantEntry(Tenant(ADMIN))}
+        self.nodes: dict[str, NodeEntry] = {}
+        self.sets: dict[str, bytes] = {}  # owner's key → records.kept
+        self.order = Order(self.sets)
+        self.groups: dict[str, IPGroup] = {}  # by key of the store
+        self.claims: dict[str, IPClaim] = {}
+        self.meta: dict[str, Record] = {}
+        self._own: set[int] = set()  # revisions applied before the feed told them
+
+    # -- reading the store ---------------------------------------------------------------------------------------------
+
+    async def load(self, epoch: str, revision: int, batches: AsyncIterator[Sequence[Record]], now: float) -> None:
+        """Reads a snapshot into an empty state."""
+        early: dict[str, list[tuple[int, str, int]]] = {}  # addresses come before their networks
+        async for batch in batches:
+            for key, value, at in batch:
+                if key.startswith("portset/"):
+                    self._put_set(key[8:], value, at)
+                elif key.startswith("mac/"):
+                    pass
+                elif key.startswith("addr/"):
+                    _, network_id, text = key.split("/", 2)
+                    early.setdefault(network_id, []).append((numbers.to_number(text), text, 0 if value else at))
+                else:
+                    self._put(key, value, at, now)
+        for network_id, addresses in early.items():
+            entry = self.networks.get(network_id)
+            if entry is not None:
+                _hold_all(entry, addresses, now)
+        self.epoch, self.revision = epoch, revision
+
+    def told(self, commit: Commit, now: float) -> None:
+        """The next commit of the feed."""
+        if commit.revision in self._own:
+            self._own.discard(commit.revision)
+        elif commit.revision > self.revision:
+            self._apply(commit.revision, commit.puts, commit.deletes, now)
+        self.revision = max(self.revision, commit.revision)
+
+    def did(self, revision: int, puts: Mapping[str, bytes], deletes: Sequence[str], now: float) -> None:
+        """A commit of this process, known before the feed tells it."""
+        if revision > self.revision and revision not in self._own:
+            self._own.add(revision)
+            self._apply(revision, puts, deletes, now)
+
+    def _apply(self, revision: int, puts: Mapping[str, bytes], deletes: Sequence[str], now: float) -> None:
+        for key in deletes:
+            if key.startswith("mac/"):
+                continue
+            self._delete(key)
+        for key, value in puts.items():
+            if key.startswith("mac/"):
+                continue
+            self._put(key, value, revision, now)
+
+    def refresh(self, key: str, record: Record | None, now: float) -> None:
+        """What the store has at a key, where it was not what was expected."""
+        if record is None:
+            self._delete(key)
+        else:
+            self._put(key, record.value, record.revision, now)
+
+    # -- one record ----------------------------------------------------------------------------------------------------
+
+    def _put(self, key: str, value: bytes, revision: int, now: float) -> None:
+        family, _, rest = key.partition("/")
+        match family:
+            case "portset":
+                self._put_set(rest, value, revision)
+            case "addr":
+                self._put_address(rest, value, revision, now)
+            case "network":
+                self._put_network(rest, value, revision)
+            case "tenant":
+                tenant = replace(tenant_from_proto(types.Tenant.FromString(value)), revision=revision)
+                self.tenant(rest).tenant = tenant
+            case "node":
+                self.node(rest).node = replace(node_from_proto(types.Node.FromString(value)), revision=revision)
+            case "group":
+                self.groups[key] = replace(ip_group_from_proto(types.IPGroup.FromString(value)), revision=revision)
+            case "claim":
+                self.claims[key] = replace(ip_claim_from_proto(types.IPClaim.FromString(value)), revision=revision)
+            case "meta":
+                self.meta[key] = Record(key, value, revision)
+
+    def _delete(self, key: str) -> None:
+        family, _, rest = key.partition("/")
+        match family:
+            case "portset":
+                self._drop_set(rest)
+            case "addr":
+                self._drop_address(rest)
+            case "network":
+                entry = self.networks.pop(rest, None)
+                if entry is not None:
+                    self.names.drop(entry.network.path)
+                    self.tenant(entry.network.tenant).networks -= 1
+            case "tenant":
+                self.tenant(rest).tenant = Tenant(rest)
+            case "node":
+                self.node(rest).node = Node(rest)
+            case "group":
+                self.groups.pop(key, None)
+            case "claim":
+                self.claims.pop(key, None)
+            case "meta":
+                self.meta.pop(key, None)
+
+    def _put_network(self, network_id: str, value: bytes, revision: int) -> None:
+        network = replace(network_from_proto(types.Network.FromString(value)), revision=revision)
+        entry = self.networks.get(network_id)
+        if entry is None:
+            entry = self.networks[network_id] = NetworkEntry(network)
+            self.tenant(network.tenant).networks += 1
+        elif entry.network.revision < revision:
+            self.names.drop(entry.network.path)
+            entry.reshape(network)
+        self.names.put(entry)
+
+    def _put_address(self, rest: str, value: bytes, revision: int, now: float) -> None:
+        network_id, _, text = rest.partition("/")
+        entry = self.networks.get(network_id)
+        found = entry.space_of(text) if entry is not None else None
+        if found is None:
+            return
+        if value:
+            found[0].hold(found[1])
+        else:
+            found[0].rest(found[1], now, revision)
+
+    def _drop_address(self, rest: str) -> None:
+        network_id, _, text = rest.partition("/")
+        entry = self.networks.get(network_id)
+        found = entry.space_of(text) if entry is not None else None
+        if found is not None:
+            found[0].unmark(found[1])
+
+    def _put_set(self, owner_key: str, value: bytes, revision: int) -> None:
+        record = kept(value, revision)
+        holding = holding_of(record)
+        old = self.sets.get(owner_key)
+        if old is None:
+            self.order.added(owner_key)
+        else:
+            before = holding_of(old)
+            if before == holding:
+                self.sets[owner_key] = record
+                return
+            self._forget(owner_key, before)
+        self.sets[owner_key] = record
+        tenant = self.tenant(holding.tenant)
+        tenant.ports += holding.ports
+        tenant.addresses += holding.addresses
+        tenant.owners.add(owner_key)
+        if holding.node:
+            self.node(holding.node).owners.add(owner_key)
+        for network_id in holding.networks:
+            entry = self.networks.get(network_id)
+            if entry is not None:
+                entry.owners.add(owner_key)
+
+    def _drop_set(self, owner_key: str) -> None:
+        record = self.sets.pop(owner_key, None)
+        if record is not None:
+            self._forget(owner_key, holding_of(record))
+
+    def _forget(self, owner_key: str, holding: Holding) -> None:
+        tenant = self.tenant(holding.tenant)
+        tenant.ports -= holding.ports
+        tenant.addresses -= holding.addresses
+        tenant.owners.discard(owner_key)
+        if holding.node:
+            self.node(holding.node).owners.discard(owner_key)
+        for network_id in holding.networks:
+            entry = self.networks.get(network_id)
+            if entry is not None:
+                entry.owners.discard(owner_key)
+
+    # -- entries that are made when they are first named -----------------------------------------------------------------
+
+    def tenant(self, name: str) -> TenantEntry:
+        """The tenant's entry, also when it was never made."""
+        entry = self.tenants.get(name)
+        if entry is None:
+            entry = self.tenants[name] = TenantEntry(Tenant(name))
+        return entry
+
+    def node(self, name: str) -> NodeEntry:
+        """The node's entry, also when it never registered."""
+        entry = self.nodes.get(name)
+        if entry is None:
+            entry = self.nodes[name] = NodeEntry(Node(name))
+        return entry
+
+
+def _hold_all(entry: NetworkEntry, addresses: Sequence[tuple[int, str, int]], now: float) -> None:
+    for number, text, mark in addresses:
+        found = entry.space_of(text)
+        if found is not None and mark:
+            found[0].rest(number, now, mark)
+        elif found is not None:
+            found[0].hold(number)

@@ -1,0 +1,79 @@
+"""What is kept beside a network, a tenant and a node: who uses it, and how much. `pending` counts what is planned, not yet durable."""
+
+from knitter_common.model import Network, NetworkType, Node, Quota, Tenant
+from knitter_manager import numbers
+from knitter_manager.ipam.space import Space
+
+_BY_DEVICE = (NetworkType.MACVLAN, NetworkType.IPVLAN, NetworkType.HOST_DEVICE)
+
+
+def segment_of(network: Network) -> str:
+    """The layer 2 segment that a network is, or is a part of: MACs are unique in it and subnets do not overlap.
+
+    A bridge without a physical network, and an overlay, is a segment of its own; a VLAN is one with others of that physical network and
+    id; what sits on a device is one with all that sit on it.
+    """
+    if network.type is NetworkType.VXLAN or not network.physical_network:
+        return network.id
+    if network.type in _BY_DEVICE or not network.segmentation_id:
+        return f"dev.{network.physical_network}"
+    return f"vlan.{network.physical_network}.{network.segmentation_id}"
+
+
+class NetworkEntry:
+    """A network with its addresses and users."""
+
+    __slots__ = ("network", "owners", "pending", "segment", "spaces")
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.segment = segment_of(network)
+        self.spaces = tuple(Space(subnet) for subnet in network.subnets)
+        self.owners: set[str] = set()  # keys of the owners of sets with a port here
+        self.pending = 0
+
+    def reshape(self, network: Network) -> None:
+        """The network's new shape; who holds an address still does."""
+        before = {space.subnet.cidr: space for space in self.spaces}
+        spaces = []
+        for subnet in network.subnets:
+            space = before.get(subnet.cidr)
+            if space is None:
+                spaces.append(Space(subnet))
+            else:
+                spaces.append(space if space.subnet == subnet else space.reshaped(subnet))
+        self.network, self.segment, self.spaces = network, segment_of(network), tuple(spaces)
+
+    def space_of(self, address: str) -> tuple[Space, int] | None:
+        """The subnet that holds an address, and the address as a number."""
+        number, version = numbers.to_number(address), 6 if ":" in address else 4
+        for space in self.spaces:
+            if space.version == version and space.first <= number <= space.last:
+                return space, number
+        return None
+
+
+class TenantEntry:
+    """A tenant and what it holds. One that was never made has revision 0."""
+
+    __slots__ = ("addresses", "networks", "owners", "pending_addresses", "pending_ports", "ports", "tenant")
+
+    def __init__(self, tenant: Tenant) -> None:
+        self.tenant = tenant
+        self.owners: set[str] = set()
+        self.networks = self.ports = self.addresses = self.pending_ports = self.pending_addresses = 0
+
+    @property
+    def used(self) -> Quota:
+        """What it holds now."""
+        return Quota(self.networks, self.ports, self.addresses)
+
+
+class NodeEntry:
+    """A node and the sets that are for it. One that never registered has revision 0."""
+
+    __slots__ = ("node", "owners")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.owners: set[str] = set()
