@@ -3,6 +3,8 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -298,3 +300,11 @@ def test_any_spec_is_read_or_refused_with_a_field(spec: dict[str, Any]) -> None:
     for error in loaded.errors:
         assert "file" in error.metadata
     assert load_text(dump(loaded.objects), "again") == loaded.objects
+
+
+def test_what_the_documents_and_examples_show_is_read() -> None:
+    root = Path(__file__).resolve().parents[2]
+    blocks = re.findall(r"```yaml\n(.*?)```", (root / "docs" / "objects.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert [type(thing).__name__ for thing in load_text(blocks[0], "objects.md")] == ["Network", "Tenant", "IPGroup", "IPClaim"]
+    for path in sorted((root / "deploy" / "examples").glob("*.yaml")):
+        assert load_text(path.read_text(encoding="utf-8"), path.name)
