@@ -2,7 +2,7 @@
 
     KNITTER_FAILPOINTS="attach.after-intent=kill;detach.before-release=2*error;manager.commit=delay(200)"
 
-Grammar: rules separated by ";", each `step=[N*]kind`. `N*` limits the rule to the first N times. The kinds:
+Grammar: rules separated by ";", each `step=[S+][N*]kind`. `S+` passes by the first S times, `N*` then acts N times only. The kinds:
 
     error       raises Internal(INTERNAL), as a refusing disk or kernel would make the step do
     panic       raises Panic, which no code of ours expects
@@ -23,7 +23,9 @@ from knitter_common.errors import Internal, Invalid
 
 VARIABLE = "KNITTER_FAILPOINTS"
 
-_RULE = re.compile(r"\s*(?P<step>[a-z0-9.-]+)=(?:(?P<times>\d+)\*)?(?P<kind>error|panic|kill|delay\((?P<ms>\d+)\))\s*\Z")
+_RULE = re.compile(
+    r"\s*(?P<step>[a-z0-9.-]+)=(?:(?P<skip>\d+)\+)?(?:(?P<times>\d+)\*)?(?P<kind>error|panic|kill|delay\((?P<ms>\d+)\))\s*\Z"
+)
 
 
 class Panic(Exception):
@@ -35,6 +37,7 @@ class _Rule:
     kind: str
     seconds: float
     left: int | None
+    skip: int
 
 
 _rules: dict[str, _Rule] = {}
@@ -46,9 +49,10 @@ def arm(text: str) -> None:
     for part in filter(None, (part.strip() for part in text.split(";"))):
         match = _RULE.match(part)
         if match is None:
-            raise Invalid("FIELD_INVALID", f"{VARIABLE}: {part!r} is not step=[N*]error|panic|kill|delay(MS)", field=VARIABLE)
+            raise Invalid("FIELD_INVALID", f"{VARIABLE}: {part!r} is not step=[S+][N*]error|panic|kill|delay(MS)", field=VARIABLE)
         seconds = int(match["ms"]) / 1000 if match["ms"] else 0.0
-        rules[match["step"]] = _Rule(match["kind"].split("(")[0], seconds, int(match["times"]) if match["times"] else None)
+        left = int(match["times"]) if match["times"] else None
+        rules[match["step"]] = _Rule(match["kind"].split("(")[0], seconds, left, int(match["skip"] or 0))
     _rules.clear()
     _rules.update(rules)
 
@@ -68,6 +72,9 @@ async def reach(step: str) -> None:
 def _act(step: str) -> float:
     rule = _rules.get(step)
     if rule is None or rule.left == 0:
+        return 0.0
+    if rule.skip:
+        rule.skip -= 1
         return 0.0
     if rule.left is not None:
         rule.left -= 1
