@@ -1,8 +1,8 @@
 """Merges what is planned at the same time into few commits of the store, and tells each how it ended.
 
 While a few commits are under way, what is planned meanwhile gathers; so the number of commits follows the store's speed and not the
-number of operations, on a disk as on etcd. A merged commit whose conditions do not hold is done again one by one, so that each operation
-still fails alone. Callers keep changes under way disjoint: two of them never touch the same key, except by a condition.
+number of operations, on a disk as on etcd. A merged commit whose conditions do not hold is done again one by one, so that each
+operation still fails alone. Callers keep changes under way disjoint: two of them never touch the same key, except by a condition.
 """
 
 import asyncio
@@ -24,7 +24,8 @@ Outcome = int | Conflict | NotWriter | StoreDown
 
 @dataclass(slots=True, eq=False)
 class Change:
-    """One operation's part of a commit: `conditions` maps a key to the revision it must be at. `done` gets the revision, or why not."""
+    """One operation's part of a commit: `conditions` maps a key to the revision it must be at. `done` gets the revision, or
+    why not."""
 
     conditions: dict[str, int]
     puts: dict[str, bytes]

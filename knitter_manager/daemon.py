@@ -1,4 +1,5 @@
-"""The manager as a daemon: opens the store, brings the state up, serves reads, writes when it is its turn, and hands over at its end."""
+"""The manager as a daemon: opens the store, brings the state up, serves reads, writes when it is its turn, and hands over at
+its end."""
 
 import asyncio
 import secrets

@@ -89,10 +89,10 @@ class Feed:
         newest.reverse()
         return newest
 
-    async def news(self, timeout: float) -> None:
-        """Until there is something new, or the time is over."""
+    async def news(self, within: float) -> None:
+        """Until there is something new, or `within` seconds are over."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(within):
                 await self._news.wait()
         except TimeoutError:
             return

@@ -1,7 +1,7 @@
 """Whether this manager writes: it holds the store's writer key, knows all that was written before, and has recovered.
 
-A change of writer is itself a commit: the new writer puts its name at `meta/writer`. Once its own feed has told it that commit, it has
-seen everything before; and followers learn from the same record whom to name in NOT_WRITER.
+A change of writer is itself a commit: the new writer puts its name at `meta/writer`. Once its own feed has told it that
+commit, it has seen everything before; and followers learn from the same record whom to name in NOT_WRITER.
 """
 
 import asyncio

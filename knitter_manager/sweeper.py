@@ -1,4 +1,5 @@
-"""Forgets the records of rests that are over, in small commits, so that the store holds one record per held address and little more."""
+"""Forgets the records of rests that are over, in small commits, so that the store holds one record per held address and little
+more."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +21,9 @@ _PERIOD = 2.0  # seconds between two looks
 class Sweeper:
     """`rest` is the default rest and `clock` the monotonic clock, both in seconds."""
 
-    def __init__(self, cluster: Cluster, committer: Committer, writing: asyncio.Event, rest: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, cluster: Cluster, committer: Committer, writing: asyncio.Event, rest: float, clock: Callable[[], float]
+    ) -> None:
         self._cluster, self._committer, self._writing, self._rest, self._clock = cluster, committer, writing, rest, clock
 
     async def run(self) -> None:

@@ -6,7 +6,8 @@ from knitter_common.errors import KnitterError
 
 
 class HeldBy(Exception):
-    """A step fails because somebody else holds the key; `error` makes the error once the store has told who (an owner for people)."""
+    """A step fails because somebody else holds the key; `error` makes the error once the store has told who (an owner for
+    people)."""
 
     def __init__(self, key: str, error: Callable[[str], KnitterError]) -> None:
         super().__init__(key)

@@ -132,7 +132,8 @@ class Jobs:
             _fail(job, store_unavailable(error))
             return
         record = found.get(held.key)
-        _fail(job, held.error(keys.said(record.value.decode()) if record is not None and record.value else "an operation under way"))
+        who = keys.said(record.value.decode()) if record is not None and record.value else "an operation under way"
+        _fail(job, held.error(who))
 
     # -- when the store did not answer ----------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from knitter_manager.state import NetworkEntry, TenantEntry
 
 @dataclass(slots=True, eq=False)
 class Plan:
-    """`conditions` maps a key to the revision it must be at, 0 for absent. `settle` or `undo` must be called once, exactly one of them."""
+    """`conditions` maps a key to the revision it must be at, 0 for absent. `settle` or `undo` must be called once, exactly one
+    of them."""
 
     conditions: dict[str, int] = field(default_factory=dict)
     puts: dict[str, bytes] = field(default_factory=dict)

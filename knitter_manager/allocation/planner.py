@@ -1,4 +1,5 @@
-"""Wishes → ports. Takes addresses in memory at once, so that plans made side by side never collide; a failure gives all of them back."""
+"""Wishes → ports. Takes addresses in memory at once, so that plans made side by side never collide; a failure gives all of
+them back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -79,7 +80,8 @@ class Planner:
             ports.append(_port(addresses, entry, wish, interfaces[at], same, attempt, free_families))
         count = sum(len(port.addresses) for port in ports)
         if count > MAX_ADDRESSES:
-            raise Invalid("LIMIT_EXCEEDED", f"{count} addresses are wanted; one owner has at most {MAX_ADDRESSES}", limit=MAX_ADDRESSES)
+            said = f"{count} addresses are wanted; one owner has at most {MAX_ADDRESSES}"
+            raise Invalid("LIMIT_EXCEEDED", said, limit=MAX_ADDRESSES)
         old_count = sum(len(port.addresses) for port in before.ports) if before else 0
         self._charge(plan, tenant, len(ports) - len(old), count - old_count)
         port_set = PortSet(
@@ -131,7 +133,8 @@ def _hop(text: str, place: str) -> int:
 
 
 def interface_names(wishes: Sequence[Wish], networks: Sequence[str]) -> list[str]:
-    """The interface of each wish: the name it asks for, else `eth_<network>` cut to what Linux takes, with a number where that is taken.
+    """The interface of each wish: the name it asks for, else `eth_<network>` cut to what Linux takes, with a number where that
+    is taken.
 
     Raises Invalid(WISH_INVALID) for a name that is none, and for one that is wanted twice.
     """
@@ -193,8 +196,9 @@ def _port(
 
 
 def routes_of(entry: NetworkEntry, wish: Wish, addresses: Sequence[PortAddress], routed: set[int]) -> tuple[Route, ...]:
-    """The network's routes; default routes through the next hops that the wish names; for the primary interface a default route by its
-    subnet's gateway, unless the network has one or a wish of the set names one of that family (NPWG "default-route")."""
+    """The network's routes; default routes through the next hops that the wish names; for the primary interface a default
+    route by its subnet's gateway, unless the network has one or a wish of the set names one of that family (NPWG
+    "default-route")."""
     network = entry.network
     if not network.routes and not wish.default_routes and not wish.primary:
         return ()

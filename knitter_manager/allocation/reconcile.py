@@ -33,7 +33,12 @@ class Reconciler:
     """`register` stores what the node says of itself."""
 
     def __init__(
-        self, cluster: Cluster, jobs: Jobs, sets: PortSets, register: Callable[[Node], Awaitable[Node]], may_write: Callable[[], None]
+        self,
+        cluster: Cluster,
+        jobs: Jobs,
+        sets: PortSets,
+        register: Callable[[Node], Awaitable[Node]],
+        may_write: Callable[[], None],
     ) -> None:
         self._cluster, self._jobs, self._sets, self._register, self._may_write = cluster, jobs, sets, register, may_write
         self._parts: dict[str, list[PortSet]] = {}  # what nodes have told in messages before their last
@@ -53,7 +58,8 @@ class Reconciler:
         answers = await asyncio.gather(*(self._adopt(node.name, one) for one in told), return_exceptions=True)
         for one, answer in zip(told, answers, strict=True):
             if isinstance(answer, Refused | Invalid):
-                log.warning("a set that runs on a node belongs to others", node=node.name, owner=one.owner.key, error=answer.message)
+                owner_key, why = one.owner.key, answer.message
+                log.warning("a set that runs on a node belongs to others", node=node.name, owner=owner_key, error=why)
                 outcome.refused.append(one.owner)
             elif isinstance(answer, BaseException):
                 raise answer
@@ -84,7 +90,8 @@ class Reconciler:
                 after = replace(before, node=node, binding=told.binding or before.binding, revision=0)
                 if after == replace(before, revision=0):
                     return record
-                return Plan(conditions={keys.port_set(told.owner.key): before.revision}, puts={keys.port_set(told.owner.key): stored(after)})
+                key = keys.port_set(told.owner.key)
+                return Plan(conditions={key: before.revision}, puts={key: stored(after)})
             if before.binding is not None and before.node != node:
                 raise Refused("SET_BOUND_ELSEWHERE", f"{keys.said(told.owner.key)} is used on node {before.node}")
             return self._take_over(node, told, before)

@@ -32,8 +32,8 @@ from knitter_manager.state import Cluster
 
 
 class PortSets:
-    """`allowed` raises when this manager must not allocate now (it does not write, or it recovers), `may_write` when it must not write
-    at all."""
+    """`allowed` raises when this manager must not allocate now (it does not write, or it recovers), `may_write` when it must
+    not write at all."""
 
     def __init__(
         self, cluster: Cluster, planner: Planner, jobs: Jobs, may_write: Callable[[], None], allowed: Callable[[], None]
@@ -198,7 +198,8 @@ class PortSets:
                 plan.puts[keys.mac(entry.segment, port.mac)] = owner
 
     def without_node(self, owner: Owner, node: str) -> Plan | Answer:
-        """What becomes of a set when its node is gone: lent ones and those of its sandboxes end, reservations wait for another node."""
+        """What becomes of a set when its node is gone: lent ones and those of its sandboxes end, reservations wait for another
+        node."""
         record = self._cluster.sets.get(owner.key)
         if record is None:
             return None
@@ -240,6 +241,7 @@ def _plan_error(port_set: PortSet) -> KnitterError:
 
 def _bound_elsewhere(port_set: PortSet) -> Unavailable:
     assert port_set.binding is not None
-    said = f"{keys.said(port_set.owner.key)}: its set is used by sandbox {port_set.binding.container_id[:12]} on node {port_set.node}"
+    sandbox = port_set.binding.container_id[:12]
+    said = f"{keys.said(port_set.owner.key)}: its set is used by sandbox {sandbox} on node {port_set.node}"
     return Unavailable("SET_BOUND_ELSEWHERE", said, node=port_set.node, container_id=port_set.binding.container_id)
 

@@ -1,4 +1,5 @@
-"""A set of whole numbers below a bound, of which "the first that is not in it" is found at a cost that grows with neither bound nor fill.
+"""A set of whole numbers below a bound, of which "the first that is not in it" is found at a cost that grows with neither
+bound nor fill.
 
 Words of 1024 bits in levels: a bit of level 0 is a number, a bit of level n+1 says that a whole word of level n is full. Words
 that are empty are not kept, so a /8 or a /64 costs what is in it. (Python's integers do a word's operations in some 50 ns.)

@@ -26,7 +26,8 @@ class Resting:
 
 
 class Pool:
-    """Addresses that are `busy` in the subnet's bitmap and neither resting nor rested are held. `base` is the subnet's first address."""
+    """Addresses that are `busy` in the subnet's bitmap and neither resting nor rested are held. `base` is the subnet's first
+    address."""
 
     __slots__ = ("_base", "_busy", "_open", "held", "ranges", "rested", "resting", "size")
 

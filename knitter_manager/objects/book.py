@@ -1,4 +1,5 @@
-"""What all kinds of objects share: who may change one, commits that are tried again, and the one lock under which objects change."""
+"""What all kinds of objects share: who may change one, commits that are tried again, and the one lock under which objects
+change."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence

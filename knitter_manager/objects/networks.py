@@ -196,7 +196,8 @@ class Networks:
 
 
 def differences(current: Network, asked: Network) -> list[str]:
-    """The fields in which what is asked for is another network; a segmentation id that is not asked for is the manager's to choose."""
+    """The fields in which what is asked for is another network; a segmentation id that is not asked for is the manager's to
+    choose."""
     names = [field.name for field in fields(Network) if field.name not in _OURS]
     if not asked.segmentation_id:
         names.remove("segmentation_id")

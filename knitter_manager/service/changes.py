@@ -1,4 +1,5 @@
-"""The feed of changes for monitors: Reset and a snapshot where the client's position is no good, changes, Synced, changes, heartbeats."""
+"""The feed of changes for monitors: Reset and a snapshot where the client's position is no good, changes, Synced, changes,
+heartbeats."""
 
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence

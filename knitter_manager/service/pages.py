@@ -1,4 +1,5 @@
-"""Pages of a listing: ordered by key, the token is the last key of the page before, so that they stay in order while things change."""
+"""Pages of a listing: ordered by key, the token is the last key of the page before, so that they stay in order while things
+change."""
 
 from collections.abc import Iterator
 from itertools import islice

@@ -1,7 +1,8 @@
-"""StreamAllocations: many operations over one stream, each answered when it is durable, outcomes gathered into as few messages as come.
+"""StreamAllocations: many operations over one stream, each answered when it is durable, outcomes gathered into as few messages
+as come.
 
-Operations start in the order they arrive and never wait for one another. What is done while a message is being sent goes out with the
-next one. A client that does not read its outcomes is not read from either once MOST_OPEN operations are open.
+Operations start in the order they arrive and never wait for one another. What is done while a message is being sent goes out
+with the next one. A client that does not read its outcomes is not read from either once MOST_OPEN operations are open.
 """
 
 import asyncio
@@ -83,7 +84,8 @@ class Stream:
                     future = self._sets.bind(bind_from_proto(operation.bind))
                     future.add_done_callback(partial(self._done, operation.id))
                 case _:
-                    raise Invalid("FIELD_INVALID", "operation: is missing; set one of allocate, bind and release", field="operation")
+                    said = "operation: is missing; set one of allocate, bind and release"
+                    raise Invalid("FIELD_INVALID", said, field="operation")
         except KnitterError as error:
             self._tell(pb.AllocationOutcome(id=operation.id, error=to_status(error)))
 

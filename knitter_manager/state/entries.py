@@ -1,4 +1,5 @@
-"""What is kept beside a network, a tenant and a node: who uses it, and how much. `pending` counts what is planned, not yet durable."""
+"""What is kept beside a network, a tenant and a node: who uses it, and how much. `pending` counts what is planned, not yet
+durable."""
 
 from knitter_common.model import Network, NetworkType, Node, Quota, Tenant
 from knitter_manager import numbers
@@ -10,8 +11,8 @@ _BY_DEVICE = (NetworkType.MACVLAN, NetworkType.IPVLAN, NetworkType.HOST_DEVICE)
 def segment_of(network: Network) -> str:
     """The layer 2 segment that a network is, or is a part of: MACs are unique in it and subnets do not overlap.
 
-    A bridge without a physical network, and an overlay, is a segment of its own; a VLAN is one with others of that physical network and
-    id; what sits on a device is one with all that sit on it.
+    A bridge without a physical network, and an overlay, is a segment of its own; a VLAN is one with others of that physical
+    network and id; what sits on a device is one with all that sit on it.
     """
     if network.type is NetworkType.VXLAN or not network.physical_network:
         return network.id

@@ -1,4 +1,5 @@
-"""Which network a name means, for a tenant: its own first, then public ones, then those exported to it (knitter-behaviour: "Tenants")."""
+"""Which network a name means, for a tenant: its own first, then public ones, then those exported to it (knitter-behaviour:
+"Tenants")."""
 
 from collections.abc import Iterable
 
