@@ -1,4 +1,4 @@
-"""Ends attachments whose network namespace is gone, where the runtime sends neither DEL nor GC for them.
+"""Ends attachments whose network namespace is gone, where the runtime sends neither DEL nor GC, and repairs those that live.
 
 A sandbox lives as long as its recorded path opens with the recorded cookie. That it does not is an inference, so it takes two
 looks, the second no earlier than a grace time after the first, and the record must be the same one both times.
@@ -36,6 +36,7 @@ class Liveness:
         while True:
             await asyncio.sleep(self._interval)
             await self.look()
+            await self._attachments.repair()
 
     async def look(self) -> int:
         """One look at every attachment; returns how many it ended."""

@@ -10,6 +10,7 @@ from knitter_agent.attachment.delegates import Surroundings
 from knitter_agent.attachment.garbage import Collector
 from knitter_agent.attachment.recovery import recover
 from knitter_agent.attachment.remove import Remover
+from knitter_agent.attachment.repair import repair
 from knitter_agent.attachment.tools import Tools
 from knitter_agent.attachment.undo import Undoer
 from knitter_agent.cni import Call
@@ -30,9 +31,10 @@ class Attachments:
         self._adding: dict[Key, asyncio.Task[Mapping[str, Any]]] = {}
 
     async def start(self, boot_id: str) -> None:
-        """Recovers; then the verbs may be called."""
+        """Recovers and repairs; then the verbs may be called."""
         self.undoer.start()
         await recover(self._tools, self.undoer, boot_id)
+        await repair(self._tools)
 
     async def close(self) -> None:
         """Stops. What is not undone stays in the journal."""
@@ -80,6 +82,10 @@ class Attachments:
     async def end(self, seen: Record) -> bool:
         """Ends an attachment that was found dead, unless it was replaced since it was seen."""
         return await self.remover.end(seen) is not None
+
+    async def repair(self) -> int:
+        """Makes the node's side whole again; returns how many things were mended."""
+        return await repair(self._tools)
 
     async def check(self, call: Call) -> None:
         """Success when nothing differs."""

@@ -25,7 +25,7 @@ from harness.netns import entered
 from knitter.v1 import agent_pb2, agent_pb2_grpc, manager_pb2, manager_pb2_grpc
 from knitter_agent.attachment import Attachments, Delegates, Tools
 from knitter_agent.cni import Call, parse_call
-from knitter_agent.drivers import HostInterface, Wiring
+from knitter_agent.drivers import HostInterface, Mended, Wiring
 from knitter_agent.journal import Journal, open_journal
 from knitter_agent.manager_client import Granted
 from knitter_agent.netlink import Kernel, Namespace
@@ -213,6 +213,7 @@ class FakeKernel:
     differences: list[str] = field(default_factory=list)
     slow: float = 0.0
     opened: int = 0
+    repaired: list[list[str]] = field(default_factory=list)
     cookies: "itertools.count[int]" = field(default_factory=lambda: itertools.count(101))
 
     def add_namespace(self, path: str) -> int:
@@ -256,6 +257,11 @@ class FakeKernel:
         gone = {str(wiring.facts["host"]) for wiring in wirings}
         self.detached.append(sorted(gone))
         self.made = {key: host for key, host in self.made.items() if host not in gone}
+
+    def repair(self, kernel: Kernel, wirings: Sequence[Wiring]) -> Mended:
+        """As Driver."""
+        self.repaired.append([wiring.interface for wiring in wirings])
+        return Mended()
 
     def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> Sequence[str]:
         """As Driver."""

@@ -284,6 +284,7 @@ async def test_a_restart_touches_nothing_that_runs(tmp_path: Path) -> None:
         await agent.restart()
         assert agent.kernel.made == made
         assert agent.kernel.detached == []
+        assert agent.kernel.repaired == [["eth0", "net1"]]
         await agent.check(result)
 
 
