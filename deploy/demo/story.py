@@ -110,7 +110,7 @@ class Demo:
 
     def learn(self, sandbox: Sandbox, found: dict[str, Any]) -> None:
         """Takes the planned addresses of one set."""
-        for port in found["ports"]:
+        for port in found["status"]["ports"]:
             addresses = [entry["cidr"].split("/")[0] for entry in port["addresses"]]
             sandbox.addresses[port["interface"]] = addresses
             self.tally.interfaces += 1
@@ -136,7 +136,7 @@ class Demo:
             print(f"    {network:<8} {family}  {sandbox.number} → {peer.number}  {address:<20} NO ANSWER")
             return
         self.tally.pings += 1
-        print(f"    {network:<8} {family}  {sandbox.number} → {peer.number}  {address:<20} {spent * 1000:.2f} ms")
+        print(f"    {network:<8} {family}  {sandbox.number} → {peer.number}  {address:<20} {spent:.2f} ms")
 
     def detach(self, sandboxes: list[Sandbox]) -> None:
         """CNI DEL for each, and a GC, which waits until everything is undone."""

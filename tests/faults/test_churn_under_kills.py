@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from harness.history import History
@@ -102,7 +103,7 @@ def settle_and_compare(node: Node, spaces: list[str]) -> None:
         container = uuid.uuid4().hex
         held[container] = netns, set(addresses_of(node.plugin("ADD", container, netns, "eth0", CONFIG)))
     journal = {row["containerId"]: ports_of(row["portSet"]) for row in node.attachments()}
-    store = {row["owner"]["sandbox"]["containerId"]: ports_of(row) for row in node.items("get", "portsets", "-A")}
+    store = {row["spec"]["owner"]["sandbox"]["containerId"]: ports_of(row) for row in node.items("get", "portsets", "-A")}
     for container, (netns, addresses) in held.items():
         shown = ip(netns, "addr", "show", "dev", "eth0")[0]["addr_info"]
         kernel = {entry["local"] for entry in shown if entry["scope"] == "global"}
@@ -111,9 +112,9 @@ def settle_and_compare(node: Node, spaces: list[str]) -> None:
     assert set(journal) == set(store) == set(held)
 
 
-def ports_of(port_set: dict[str, list[dict[str, list[dict[str, str]]]]]) -> set[str]:
+def ports_of(port_set: dict[str, Any]) -> set[str]:
     """All addresses of a set as knitterctl shows it."""
-    return {entry["cidr"].split("/")[0] for port in port_set["ports"] for entry in port["addresses"]}
+    return {entry["cidr"].split("/")[0] for port in port_set["status"]["ports"] for entry in port["addresses"]}
 
 
 def test_a_set_that_was_acknowledged_survives_the_death_of_everything(node: Node) -> None:
