@@ -32,25 +32,26 @@ def owner_to_proto(owner: Owner) -> types.Owner:
 def owner_from_proto(message: types.Owner, field: str = "owner") -> Owner:
     """Raises Invalid(FIELD_INVALID) unless exactly one kind is set, with parts that can be parts of a key: not empty, no "/"."""
     match message.WhichOneof("kind"):
-        case "pod":
-            pod = message.pod
-            owner: Owner = PodOwner(pod.namespace, pod.name, pod.uid)
-            if not (pod.namespace and pod.name and pod.uid) or owner.key.count("/") != 3:
-                _refuse(f"{field}.pod", {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid})
         case "sandbox":
             box = message.sandbox
-            owner = SandboxOwner(box.node, box.container_id, box.cni_network, box.interface)
-            if not (box.node and box.container_id and box.cni_network and box.interface) or owner.key.count("/") != 4:
-                parts = {"node": box.node, "container_id": box.container_id}
-                _refuse(f"{field}.sandbox", parts | {"cni_network": box.cni_network, "interface": box.interface})
+            node, container_id, cni_network, interface = box.node, box.container_id, box.cni_network, box.interface
+            if not (node and container_id and cni_network and interface) or "/" in node + container_id + cni_network + interface:
+                parts = {"node": node, "container_id": container_id, "cni_network": cni_network, "interface": interface}
+                _refuse(f"{field}.sandbox", parts)
+            return SandboxOwner(node, container_id, cni_network, interface)
+        case "pod":
+            pod = message.pod
+            namespace, name, uid = pod.namespace, pod.name, pod.uid
+            if not (namespace and name and uid) or "/" in namespace + name + uid:
+                _refuse(f"{field}.pod", {"namespace": namespace, "name": name, "uid": uid})
+            return PodOwner(namespace, name, uid)
         case "named":
-            named = message.named
-            owner = NamedOwner(named.tenant or ADMIN, named.name)
-            if not named.name or owner.key.count("/") != 2:
-                _refuse(f"{field}.named", {"tenant": named.tenant or ADMIN, "name": named.name})
+            tenant, name = message.named.tenant or ADMIN, message.named.name
+            if not name or "/" in tenant + name:
+                _refuse(f"{field}.named", {"tenant": tenant, "name": name})
+            return NamedOwner(tenant, name)
         case _:
             raise Invalid("FIELD_INVALID", f"{field}: is missing; set one of pod, sandbox and named", field=field)
-    return owner
 
 
 def _refuse(place: str, parts: dict[str, str]) -> NoReturn:

@@ -1,4 +1,7 @@
-"""Wishes, ports, port sets and the operations on them ↔ messages: the path of every allocation."""
+"""Wishes, ports, port sets and the operations on them ↔ messages: the path of every allocation.
+
+Lists and maps are asked first whether they hold anything: copying an empty one costs three to six times as much as asking.
+"""
 
 from knitter.v1 import manager_pb2 as manager
 from knitter.v1 import types_pb2 as types
@@ -56,14 +59,14 @@ def wish_from_proto(message: types.Wish) -> Wish:
     return Wish(
         network=message.network,
         interface=message.interface,
-        roles=tuple(message.roles),
+        roles=tuple(message.roles[:]) if message.roles else (),
         nic_type=nic_type(message.nic_type, "wish.nic_type"),
         accelerate=message.accelerate,
-        addresses=tuple(message.addresses),
+        addresses=tuple(message.addresses[:]) if message.addresses else (),
         mac=message.mac,
         ip_group=message.ip_group,
         ip_claim=message.ip_claim,
-        default_routes=tuple(message.default_routes),
+        default_routes=tuple(message.default_routes[:]) if message.default_routes else (),
         metadata=json_from_struct(message.metadata) if message.HasField("metadata") else None,
         cni_args=json_from_struct(message.cni_args) if message.HasField("cni_args") else None,
         primary=message.primary,
@@ -118,10 +121,10 @@ def port_from_proto(message: types.Port) -> Port:
         network=message.network,
         interface=message.interface,
         mac=message.mac,
-        addresses=tuple(PortAddress(address.cidr, address.gateway) for address in message.addresses),
-        routes=tuple(route_from_proto(route) for route in message.routes),
+        addresses=tuple([PortAddress(address.cidr, address.gateway) for address in message.addresses]) if message.addresses else (),
+        routes=tuple([route_from_proto(route) for route in message.routes]) if message.routes else (),
         mtu=message.mtu,
-        roles=tuple(message.roles),
+        roles=tuple(message.roles[:]) if message.roles else (),
         nic_type=nic_type(message.nic_type, "port.nic_type"),
         accelerate=message.accelerate,
         metadata=json_from_struct(message.metadata) if message.HasField("metadata") else None,
@@ -182,14 +185,14 @@ def port_set_from_proto(message: types.PortSet) -> PortSet:
         owner=owner_from_proto(message.owner),
         tenant=message.tenant,
         node=message.node,
-        wishes=tuple(wish_from_proto(wish) for wish in message.wishes),
-        ports=tuple(port_from_proto(port) for port in message.ports),
+        wishes=tuple([wish_from_proto(wish) for wish in message.wishes]) if message.wishes else (),
+        ports=tuple([port_from_proto(port) for port in message.ports]) if message.ports else (),
         binding=binding_from_proto(message.binding) if message.HasField("binding") else None,
         error=plan_error_from_proto(message.error) if message.HasField("error") else None,
         state=port_set_state(message.state, "port_set.state"),
         create_time=time_from_proto(message.create_time),
         revision=message.revision,
-        labels=dict(message.labels),
+        labels=dict(message.labels) if message.labels else {},
         sticky=message.sticky,
     )
 
@@ -215,9 +218,9 @@ def allocation_from_proto(message: manager.Allocation) -> Allocation:
         owner=owner_from_proto(message.owner),
         tenant=message.tenant,
         node=message.node,
-        wishes=tuple(wish_from_proto(wish) for wish in message.wishes),
+        wishes=tuple([wish_from_proto(wish) for wish in message.wishes]) if message.wishes else (),
         binding=binding_from_proto(message.binding) if message.HasField("binding") else None,
-        labels=dict(message.labels),
+        labels=dict(message.labels) if message.labels else {},
         sticky=message.sticky,
         replace=message.replace,
         request_id=message.request_id,
