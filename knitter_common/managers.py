@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import structlog
-from knitter.v1.manager_pb2_grpc import ManagerServiceStub
 from tenacity import AsyncRetrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
+from knitter.v1.manager_pb2_grpc import ManagerServiceStub
 from knitter_common.errors import KnitterError, Unavailable, from_rpc_error
 from knitter_common.serve.interceptor import REQUEST_ID, new_request_id
 
@@ -40,7 +40,7 @@ WRITER = "writer"  # the metadata of NOT_WRITER that holds the writer's address
 OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -83,7 +83,7 @@ class Feed:
         """A stream on which nothing comes for `silence` seconds, not even a heartbeat, is given up."""
         self._managers, self._silence, self._on_news = managers, silence, on_news
         self._gatherer = Gatherer(hub)
-        self._backoff = Backoff()
+        self._backoff = Backoff(most=1.0)
 
     async def run(self) -> None:
         """Until it is cancelled."""

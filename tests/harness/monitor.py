@@ -1,11 +1,18 @@
 """What the monitor's tests share: changes as a manager would send them, and what a node makes of a Watch."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
 
 from knitter.v1 import monitor_pb2 as pb
+from knitter.v1 import monitor_pb2_grpc
 from knitter.v1 import types_pb2 as types
+from knitter_common.convert import owner_from_proto
+from knitter_common.errors import from_rpc_error
 
 
 async def eventually(check: Callable[[], object], within: float = 10.0) -> None:
@@ -56,7 +63,7 @@ def key_of(change: types.Change) -> str:
     """The key of what a change is about."""
     match change.WhichOneof("object"):
         case "port_set":
-            return f"portset/pod/t1/{change.port_set.owner.pod.name}/u"
+            return f"portset/{owner_from_proto(change.port_set.owner).key}"
         case "network":
             return f"network/{change.network.id}"
         case "node":
@@ -136,3 +143,42 @@ class NodeState:
                 topic.objects[key] = change
         if topic.synced or topic.position:  # within a snapshot a position means nothing yet
             topic.position = last
+
+
+class WatchingNode:
+    """A node that watches a monitor, and connects again when it is cut, as an agent does."""
+
+    def __init__(self, name: str, address: str) -> None:
+        self.name, self.address = name, address
+        self.state = NodeState()
+        self.cuts: list[str] = []
+        self._news = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    async def until(self, check: Callable[[NodeState], object], within: float = 15.0) -> None:
+        """Until its state is as `check` wants it."""
+        async with asyncio.timeout(within):
+            while not check(self.state):
+                self._news.clear()
+                await self._news.wait()
+
+    async def _run(self) -> None:
+        while True:
+            self.state.begin()
+            async with grpc.aio.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+                stub: Any = monitor_pb2_grpc.MonitorServiceStub(channel)
+                request = pb.WatchRequest(node=self.name, epoch=self.state.epoch, positions=self.state.positions())
+                try:
+                    async for message in stub.Watch(request):
+                        self.state.take(message)
+                        self._news.set()
+                except grpc.aio.AioRpcError as error:
+                    self.cuts.append(from_rpc_error(error).reason)
+            await asyncio.sleep(0.05)
+
+    async def close(self) -> None:
+        """Ends it; raises what its task failed with."""
+        if not self._task.done():
+            self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
