@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.daemons import Daemon, Daemons
+from harness.daemons import Daemon, Daemons, manager_config
 from harness.go_tools import go_tool
 from harness.reflection import Failed, Reflected
 
@@ -19,7 +19,7 @@ OWNER = {"named": {"tenant": "admin", "name": "db"}}
 @pytest.fixture
 def manager(daemons: Daemons, tmp_path: Path) -> Daemon:
     """A real manager."""
-    return daemons.start("knitter-manager", {"listen": "127.0.0.1:0", "store": {"kind": "sqlite", "path": str(tmp_path / "manager.db")}})
+    return daemons.start("knitter-manager", manager_config(tmp_path))
 
 
 @pytest.fixture
@@ -91,6 +91,7 @@ async def test_grpcurl_does_the_same(manager: Daemon) -> None:
     await run("-d", json.dumps(NETWORK), manager.address, f"{MANAGER}/CreateNetwork")
     wanted = {"allocation": {"owner": OWNER, "wishes": [{"network": "control"}]}}
     answer = json.loads(await run("-d", json.dumps(wanted), manager.address, f"{MANAGER}/Allocate"))
-    assert answer["portSet"]["ports"][0]["network"] == "admin/control"
+    ports = answer["port_set"]["ports"]  # Python's descriptors carry no JSON names, so grpcurl shows those of the .proto file
+    assert ports[0]["network"] == "admin/control"
     await run("-d", json.dumps({"release": {"owner": OWNER}}), manager.address, f"{MANAGER}/Release")
-    assert json.loads(await run("-d", "{}", manager.address, f"{MANAGER}/ListPortSets")).get("portSets", []) == []
+    assert json.loads(await run("-d", "{}", manager.address, f"{MANAGER}/ListPortSets")).get("port_sets", []) == []

@@ -128,6 +128,11 @@ async def start_soon(component: str, config: Mapping[str, Any], tmp_path: Path, 
     return await asyncio.to_thread(start, component, config, tmp_path, **more)
 
 
+def manager_config(tmp_path: Path, **more: Any) -> dict[str, Any]:
+    """A manager on a free port, with its store in `tmp_path`."""
+    return {"listen": "127.0.0.1:0", "store": {"kind": "sqlite", "path": str(tmp_path / "manager.db")}, **more}
+
+
 class Daemons:
     """Several daemons of one test; what still runs at the end is ended, the newest first."""
 
