@@ -29,6 +29,7 @@ BIN = ROOT / "_output" / "bin"
 DEFAULT_DIR = ROOT / "_output" / "stack"
 START_SECONDS = 30  # a daemon that has not served by then is ended and its log shown
 STOP_SECONDS = 15  # after SIGTERM; then SIGKILL
+PLUGIN_DIRS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))  # where reference plugins may be installed
 SUN_PATH = 107  # bytes a unix socket's path may have
 
 
@@ -157,6 +158,11 @@ def _install_plugin(stack: Stack) -> None:
     command = [str(ROOT / "_output" / "venv" / "bin" / "python"), str(ROOT / "deploy" / "install_plugin.py"), str(target)]
     command += ["--socket", str(stack.socket), "--state", str(stack.home / "state" / "agent")]
     subprocess.run(command, check=True)
+    for folder in PLUGIN_DIRS:  # a runtime calls `loopback` from the same directory; delegates are found there too
+        for plugin in folder.iterdir() if folder.is_dir() else ():
+            link = target.parent / plugin.name
+            if not link.exists() and not link.is_symlink():
+                link.symlink_to(plugin)
 
 
 def _ensure(stack: Stack, component: str, wanted: dict[str, Any]) -> str:
