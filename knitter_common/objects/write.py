@@ -28,12 +28,13 @@ from knitter_common.model import (
 from knitter_common.objects.read import API_VERSION, Object
 from knitter_common.objects.validate import type_name
 
+_dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 def dump(objects: Iterable[Object]) -> str:
     """YAML, one document each. `read.load_text` gives the same objects, apart from what the manager sets."""
-    return yaml.safe_dump_all(
-        (to_dict(thing) for thing in objects), sort_keys=False, allow_unicode=True, default_flow_style=False, width=120
-    )
+    written = (to_dict(thing) for thing in objects)
+    return str(yaml.dump_all(written, Dumper=_dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120))
 
 
 def to_dict(thing: Object) -> dict[str, Any]:

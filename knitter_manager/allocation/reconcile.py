@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from knitter_common.errors import Invalid, KnitterError, Refused
+from knitter_common.errors import Invalid, KnitterError, NotFound, Refused
 from knitter_common.model import Node, Owner, PodOwner, PortSet, PortSetState
 from knitter_manager import keys
 from knitter_manager.allocation.jobs import Answer, Attempt, Jobs
@@ -57,7 +57,7 @@ class Reconciler:
         known = {one.owner.key for one in told}
         answers = await asyncio.gather(*(self._adopt(node.name, one) for one in told), return_exceptions=True)
         for one, answer in zip(told, answers, strict=True):
-            if isinstance(answer, Refused | Invalid):
+            if isinstance(answer, Refused | Invalid | NotFound):
                 owner_key, why = one.owner.key, answer.message
                 log.warning("a set that runs on a node belongs to others", node=node.name, owner=owner_key, error=why)
                 outcome.refused.append(one.owner)
@@ -93,7 +93,7 @@ class Reconciler:
                 key = keys.port_set(told.owner.key)
                 return Plan(conditions={key: before.revision}, puts={key: stored(after)})
             if before.binding is not None and before.node != node:
-                raise Refused("SET_BOUND_ELSEWHERE", f"{keys.said(told.owner.key)} is used on node {before.node}")
+                raise Refused("OBJECT_IN_USE", f"{keys.said(told.owner.key)} is used on node {before.node}")
             return self._take_over(node, told, before)
         return self._take_over(node, told, None)
 

@@ -174,14 +174,14 @@ class PortSets:
                 plan.deletes.append(keys.mac(entry.segment, port.mac))
 
     def take_exactly(self, plan: Plan, told: PortSet, before: PortSet | None) -> None:
-        """The addresses and MACs of a set that runs already. Raises Refused(ADDRESS_TAKEN | OBJECT_NOT_FOUND)."""
+        """The addresses and MACs of a set that runs already. Raises Refused(ADDRESS_TAKEN), NotFound(NETWORK_NOT_FOUND)."""
         had = {(port.network_id, one.cidr) for port in before.ports for one in port.addresses} if before else set()
         macs = {(port.network_id, port.mac) for port in before.ports} if before else set()
         owner = told.owner.key.encode()
         for port in told.ports:
             entry = self._cluster.networks.get(port.network_id)
             if entry is None:
-                raise Refused("NETWORK_NOT_FOUND", f"network {port.network} ({port.network_id}) is not there any more")
+                raise NotFound("NETWORK_NOT_FOUND", f"network {port.network} ({port.network_id}) is not there any more")
             plan.read(entry)
             for one in port.addresses:
                 if (port.network_id, one.cidr) in had:

@@ -48,7 +48,7 @@ spec:
 """
 
 SELECTOR = LabelSelector({"app": "x"}, (LabelRequirement("tier", "In", ("a", "b")), LabelRequirement("gone", "DoesNotExist")))
-FULL = (
+FULL: tuple[Any, ...] = (
     Network(
         tenant="admin", name="full", type=NetworkType.HOST_DEVICE, public=True, exported_to=("t2", "t3"), mtu=1400,
         subnets=(Subnet("10.1.0.0/24", "10.1.0.1", (Pool("10.1.0.9", "10.1.0.20", Usability(pods=SELECTOR)),), ("10.1.0.15",)), Subnet("2001:db8::/64")),

@@ -364,7 +364,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "place", "fragment"), BAD_THEIRS, ids=[text[:20].encode(errors="replace") for text, _, _ in BAD_THEIRS])
+@pytest.mark.parametrize(("text", "place", "fragment"), BAD_THEIRS, ids=[ascii(text[:20]) for text, _, _ in BAD_THEIRS])
 def test_bad_text_of_the_npwg_annotation(text: str, place: str, fragment: str) -> None:
     refused({NPWG_KEY: text}, NPWG_KEY, place, fragment)
 
