@@ -42,7 +42,7 @@ class Connections:
             node.sent, node.watcher = positions_of(watcher), None
 
     def reported(self, node: str, applied: Mapping[str, int], rejections: Iterable[pb.Rejection]) -> None:
-        """A node's report. A rejection counts until its object, or a newer revision of it, is not rejected any more."""
+        """A node's report. Of each object the newest rejection is kept."""
         connection = self._of(node)
         connection.applied = dict(applied)
         for rejection in rejections:

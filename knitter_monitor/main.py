@@ -10,7 +10,6 @@ from typing import Any
 import structlog
 
 from knitter.v1 import monitor_pb2_grpc
-from knitter_common.errors import Unavailable
 from knitter_common.managers import Managers
 from knitter_common.serve import GrpcServer, run
 from knitter_monitor.config import FolderSettings, MonitorSettings
@@ -83,7 +82,7 @@ class Monitor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._hub.close(Unavailable("SHUTTING_DOWN", "this monitor is ending; ask another, or wait"))
+        self._hub.close()
         await self._server.stop()
         await asyncio.gather(self._reading.close(), self._writing.close())
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from knitter_common.errors import KnitterError, Unavailable
+from knitter_common.errors import Unavailable
 from knitter_monitor.hub.board import Board
 from knitter_monitor.hub.facts import Fact
 from knitter_monitor.hub.watcher import Watcher
@@ -96,18 +96,18 @@ class Hub:
         return self._board.sweep(self._clock() - limits.tombstone_age, limits.tombstones_per_topic, self._followers)
 
     async def catch_up(self, epoch: str, revision: int, within: float) -> None:
-        """Waits until this hub has the revision that a client has seen. Raises Unavailable(REPLICA_BEHIND) after `within` seconds.
+        """Waits until this hub has what a client has seen. Raises Unavailable(REPLICA_BEHIND) after `within` seconds.
 
-        A client of another epoch waits for nothing: it gets a Reset.
+        A client of another store, or of an older epoch, waits for nothing: it gets a Reset.
         """
         try:
             async with asyncio.timeout(within):
-                while self._board is None or (self._board.epoch == epoch and self._board.revision < revision):
+                while self._board is None or _is_behind(self._board, epoch, revision):
                     await self._moved_on.wait()
         except TimeoutError as error:
-            has = self.board.revision  # raises where there is none
-            message = f"this monitor is at revision {has}, the client has seen {revision}; ask another or wait"
-            raise Unavailable("REPLICA_BEHIND", message, revision=has) from error
+            has = self.board  # raises where there is none
+            message = f"this monitor is at revision {has.revision} of {has.epoch}, the client has seen {revision} of {epoch}"
+            raise Unavailable("REPLICA_BEHIND", message + "; ask another or wait", revision=has.revision) from error
 
     def connect(self, node: str, epoch: str, positions: Mapping[str, int]) -> Watcher:
         """Begins a Watch. An older one of the same node is cut with WATCH_TAKEN_OVER."""
@@ -130,10 +130,10 @@ class Hub:
         del self._watchers[watcher.node]
         return True
 
-    def close(self, error: KnitterError) -> None:
-        """Cuts every Watch."""
+    def close(self) -> None:
+        """Cuts every Watch with SHUTTING_DOWN."""
         for watcher in self._watchers.values():
-            watcher.close(error)
+            watcher.close(Unavailable("SHUTTING_DOWN", "this monitor is ending; ask another, or wait"))
 
     def _follow(self, watcher: Watcher, board: Board) -> None:
         added, dropped = watcher.follow(board, board.needs(watcher.node))
@@ -150,3 +150,11 @@ class Hub:
     def _step(self) -> None:
         self._moved_on.set()
         self._moved_on = asyncio.Event()
+
+
+def _is_behind(board: Board, epoch: str, revision: int) -> bool:
+    """A client has seen more of the same store. An epoch is the store's id, a dot and the counter that a restore raises."""
+    if epoch == board.epoch:
+        return board.revision < revision
+    (store, _, count), (ours, _, our_count) = epoch.rpartition("."), board.epoch.rpartition(".")
+    return bool(store) and store == ours and count.isdecimal() and our_count.isdecimal() and int(count) > int(our_count)

@@ -50,7 +50,7 @@ class FolderSource:
         self._failed: dict[Key, Problem] = {}
         self._away: Problem | None = None  # the manager does not answer
         self._wake = asyncio.Event()
-        self._backoff = Backoff(0.5, settings.retry_most)
+        self._backoff, self._soon = Backoff(0.5, settings.retry_most), Backoff(0.2, 2.0)
 
     def nudge(self, *, anew: bool) -> None:
         """The manager's state has changed, which may help what failed. `anew`: compare everything again."""
@@ -132,10 +132,11 @@ class FolderSource:
     def _wait_time(self, reading: Reading) -> float | None:
         """How long to rest when nothing happens, in seconds; None: for ever."""
         waits = []
-        if self._failed or self._away:
-            waits.append(self._backoff.next())
-        else:
-            self._backoff.reset()
+        for trouble, backoff in ((self._failed, self._backoff), (self._away, self._soon)):
+            if trouble:
+                waits.append(backoff.next())
+            else:
+                backoff.reset()
         grace = self._settings.vanish_grace
         waits += [wait for since in self._missing.values() if (wait := since + grace - self._clock()) > 0]
         if not reading.watched:

@@ -22,12 +22,14 @@ class FolderWatch:
     def __init__(self, reader: FolderReader, on_change: Callable[[], None]) -> None:
         self._reader, self._on_change = reader, on_change
         self._entries: dict[Path, set[str]] = {}
-        self._inotify = Inotify()
+        self._inotify = _inotify()
         self._task: asyncio.Task[None] | None = None
 
     async def read(self) -> Reading:
-        """A reading that was begun when all it depends on was watched; else its `watched` is False."""
-        for _ in range(_ATTEMPTS):
+        """A reading that was begun when all it depends on was watched; else its `watched` is False, and it is to be read again."""
+        if self._task is not None and self._task.done():
+            self._task.result()  # listening failed: a defect, not to be hidden
+        for _ in range(_ATTEMPTS if self._inotify else 1):
             reading = await asyncio.to_thread(self._reader.read)
             if self._watch(reading):
                 return reading
@@ -37,6 +39,8 @@ class FolderWatch:
     def _watch(self, reading: Reading) -> bool:
         """False: something was not watched yet when it was read."""
         self._entries = reading.watch
+        if self._inotify is None:
+            return False
         complete = True
         for directory in self._inotify.watched - reading.watch.keys():
             self._inotify.unwatch(directory)
@@ -48,27 +52,37 @@ class FolderWatch:
                 log.warning("a folder cannot be watched", folder=str(directory), error=str(error))
         return complete
 
-    async def _listen(self) -> None:
+    async def _listen(self, inotify: Inotify) -> None:
         while True:
-            events = await self._inotify.read()
-            if any(self._matters(event) for event in events):
-                self._on_change()
+            for event in await inotify.read():
+                if event.directory is not None and not event.name:
+                    inotify.unwatch(event.directory)  # it went or moved: the name may lead to another one by now
+                if self._matters(event):
+                    self._on_change()
 
     def _matters(self, event: Event) -> bool:
-        if event.directory is None:
-            return True
-        if not event.name:  # the directory itself went or moved: the name may lead to another one by now
-            self._inotify.unwatch(event.directory)
+        if event.directory is None or not event.name:
             return True
         entries = self._entries.get(event.directory)
         return entries is not None and (not entries or event.name in entries)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._listen())
+        if self._inotify is not None:
+            self._task = asyncio.create_task(self._listen(self._inotify))
+            self._task.add_done_callback(lambda task: self._on_change())
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._inotify.close()
+        if self._inotify is not None:
+            self._inotify.close()
+
+
+def _inotify() -> Inotify | None:
+    try:
+        return Inotify()
+    except OSError as error:  # fs.inotify.max_user_instances
+        log.error("folders cannot be watched; they are read again after a time", error=str(error))
+        return None

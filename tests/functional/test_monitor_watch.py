@@ -13,7 +13,7 @@ from harness.monitor import NodeState, eventually, network, port_set, released
 from knitter.v1 import monitor_pb2 as pb
 from knitter.v1 import monitor_pb2_grpc
 from knitter.v1 import types_pb2 as types
-from knitter_common.errors import KnitterError, Unavailable, from_rpc_error
+from knitter_common.errors import KnitterError, from_rpc_error
 from knitter_common.serve import GrpcServer, ServerSettings
 from knitter_common.settings import Seconds
 from knitter_monitor.config import PushSettings
@@ -48,7 +48,7 @@ class Monitor:
     async def close(self) -> None:
         for channel in self.channels:
             await channel.close()
-        self.hub.close(Unavailable("SHUTTING_DOWN", "the test is over"))
+        self.hub.close()
         await self.server.stop()
 
 
@@ -166,7 +166,7 @@ async def test_an_ending_monitor_tells_the_nodes(start: Start) -> None:
     state = NodeState()
     call = monitor.stub().Watch(_request(state))
     await _take(call, state, lambda: bool(state.topics))
-    monitor.hub.close(Unavailable("SHUTTING_DOWN", "ending"))
+    monitor.hub.close()
     assert (await _error(call)).reason == "SHUTTING_DOWN"
 
 

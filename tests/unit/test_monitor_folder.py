@@ -18,6 +18,8 @@ from knitter_monitor.sources.files import FolderSource
 from knitter_monitor.sources.kinds import Key, key_of
 from knitter_monitor.sources.reading import FolderReader
 
+RETRY = 60.0  # seconds: nothing but an event is waited for
+
 
 class Manager:
     """Stands in for the applier: holds objects, refuses what it is told to, and counts."""
@@ -84,7 +86,9 @@ async def start(manager: Manager, folder: Path) -> AsyncIterator[Start]:
     tasks = []
 
     async def begin() -> FolderSource:
-        settings = FilesSettings(settle=Seconds(0.02), settle_most=Seconds(0.2), vanish_grace=Seconds(0.15), retry_most=Seconds(60))
+        settings = FilesSettings(
+            settle=Seconds(0.02), settle_most=Seconds(0.2), vanish_grace=Seconds(0.15), retry_most=Seconds(RETRY)
+        )
         source = FolderSource(FolderReader(folder, parse), manager, settings)  # type: ignore[arg-type]
         tasks.append(asyncio.create_task(source.run()))
         await eventually(lambda: source.report.read_time)
@@ -284,6 +288,19 @@ async def test_what_others_deleted_is_made_again(manager: Manager, folder: Path,
     source = await start()
     manager.objects.clear()
     source.nudge(anew=True)
+    await eventually(lambda: manager.names() == ["a"])
+
+
+async def test_without_inotify_the_folder_is_read_again_after_a_time(
+    manager: Manager, folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("knitter_monitor.sources.watching.Inotify", refuse)
+    monkeypatch.setattr("test_monitor_folder.RETRY", 0.1)
+    await start()
+    (folder / "a.yaml").write_text(declare("a"))
     await eventually(lambda: manager.names() == ["a"])
 
 

@@ -347,6 +347,16 @@ async def test_a_client_that_has_seen_more_waits_a_little_and_is_then_sent_away(
     await hub.catch_up("another", 99, 0)
 
 
+async def test_an_older_epoch_never_takes_the_place_of_a_newer_one(clock: Clock) -> None:
+    hub = Hub(Limits(), clock)
+    hub.replace("s.2", [], 10)
+    for epoch in ("s.2", "s.1", "t.9", "s.x", ""):
+        await hub.catch_up(epoch, 5, 0.02)
+    with pytest.raises(Unavailable) as caught:
+        await hub.catch_up("s.3", 5, 0.02)
+    assert caught.value.reason == "REPLICA_BEHIND"
+
+
 async def test_before_the_first_state_nobody_is_served(clock: Clock) -> None:
     hub = Hub(Limits(), clock)
     assert not hub.ready
