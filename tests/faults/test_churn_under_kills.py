@@ -126,6 +126,6 @@ def test_a_set_that_was_acknowledged_survives_the_death_of_everything(node: Node
         node.up()
         eventually(lambda: len(node.items("get", "portsets", "-A")) == 1)
         assert ports_of(node.items("get", "portsets", "-A")[0]) == set(addresses)
-        node.plugin("CHECK", container, netns, "eth0", {**CONFIG, "prevResult": {"cniVersion": "1.0.0"}})
+        node.plugin("CHECK", container, netns, "eth0", {**CONFIG, "prevResult": result})
         node.plugin("DEL", container, netns, "eth0", CONFIG)
         node.assert_nothing_left()
