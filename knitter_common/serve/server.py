@@ -51,6 +51,7 @@ class GrpcServer:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.keepalive_time_ms", 20_000),  # a client that vanished without a word is noticed
                 ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.ping_timeout_ms", 10_000),  # else a ping may take a minute, whatever keepalive_timeout_ms says
             ],
         )
 
