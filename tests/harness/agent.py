@@ -412,6 +412,13 @@ class AgentProcess:
         self.daemon = await asyncio.to_thread(_start, self.config, self.home, self.netns, env)
 
 
+async def gone(agent: AgentProcess) -> None:
+    """Until the journal is empty: undoing follows an answer."""
+    async with asyncio.timeout(10):
+        while await agent.attachments():  # noqa: ASYNC110 - another process's journal
+            await asyncio.sleep(0.02)
+
+
 def _start(config: Mapping[str, Any], home: Path, netns: str, env: Mapping[str, str] | None) -> Daemon:
     with entered(netns):
         return start("knitter-agent", config, home, env=env)

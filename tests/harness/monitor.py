@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -146,10 +147,10 @@ class NodeState:
 
 
 class WatchingNode:
-    """A node that watches a monitor, and connects again when it is cut, as an agent does."""
+    """A node that watches one of the monitors, and connects to the next when it is cut, as an agent does."""
 
-    def __init__(self, name: str, address: str) -> None:
-        self.name, self.address = name, address
+    def __init__(self, name: str, *addresses: str) -> None:
+        self.name, self._addresses = name, itertools.cycle(addresses)
         self.state = NodeState()
         self.cuts: list[str] = []
         self._news = asyncio.Event()
@@ -165,7 +166,7 @@ class WatchingNode:
     async def _run(self) -> None:
         while True:
             self.state.begin()
-            async with grpc.aio.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            async with grpc.aio.insecure_channel(next(self._addresses), options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
                 stub: Any = monitor_pb2_grpc.MonitorServiceStub(channel)
                 request = pb.WatchRequest(node=self.name, epoch=self.state.epoch, positions=self.state.positions())
                 try:

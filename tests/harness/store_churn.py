@@ -9,6 +9,8 @@ import json
 import sys
 from itertools import count
 
+import structlog
+
 from knitter_manager.store import Store, StoreSettings, open_store
 from knitter_manager.store.protocol import AtRevision, NotWriter, StoreDown
 
@@ -35,6 +37,7 @@ async def _main(settings: StoreSettings, tag: str) -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     fields = json.loads(sys.argv[1])
     if "endpoints" in fields:
         fields["endpoints"] = tuple(fields["endpoints"])

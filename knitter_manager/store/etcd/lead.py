@@ -18,6 +18,8 @@ from knitter_manager.store.etcd.txn import Layout
 from knitter_manager.store.etcd.watch import watch
 from knitter_manager.store.protocol import StoreDown
 
+_TIMES = 6  # renewals in the span of the lease
+
 log = structlog.get_logger()
 
 
@@ -37,7 +39,7 @@ class Lead:
         return not self.lost.is_set() and time.monotonic() < self._until
 
     async def _keep(self) -> None:
-        """Renews the lease three times in its span, at whichever member answers, until it is gone."""
+        """Renews the lease at whichever member answers, until it is gone; often, so that most of it is left for an election."""
         why = "the lease ran out while the cluster did not answer"
         try:
             while (left := self._until - time.monotonic()) > 0:
@@ -56,7 +58,7 @@ class Lead:
         try:
             while True:
                 asked = time.monotonic()
-                async with asyncio.timeout(max(self._ttl / 3, 0.5)):
+                async with asyncio.timeout(max(self._ttl / _TIMES, 0.3)):
                     await stream.write(rpc_pb2.LeaseKeepAliveRequest(ID=self._lease))
                     answer = await stream.read()
                 if answer is grpc.aio.EOF:
@@ -64,7 +66,7 @@ class Lead:
                 if answer.TTL <= 0:
                     raise _Gone
                 self._until = asked + answer.TTL
-                await asyncio.sleep(answer.TTL / 3)
+                await asyncio.sleep(answer.TTL / _TIMES)
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             self._members.leave(member)
             if isinstance(error, TimeoutError):

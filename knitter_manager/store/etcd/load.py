@@ -12,7 +12,10 @@ from knitter_manager.store.etcd.txn import Layout, prefix_end
 from knitter_manager.store.protocol import Record, Snapshot, StoreDown
 
 SCHEMA = 1
-PAGE = 20_000  # records; etcd counts all that follow for each page, so many small ones are slow
+
+# For each page etcd counts all records that follow, so few large pages are fast: about so many bytes each, after a first one.
+_FIRST, _MOST = 10_000, 100_000
+_PAGE_BYTES = 12 * 1024 * 1024
 
 
 async def identify(members: Members, layout: Layout, new_id: str) -> str:
@@ -37,7 +40,7 @@ async def snapshot(members: Members, layout: Layout, identity: str) -> Snapshot:
     """The state at the newest revision, linearizable."""
     request = rpc_pb2.TxnRequest()
     request.success.add().request_range.key = layout.data + b"meta/epoch"
-    request.success.add().request_range.CopyFrom(_page(layout.data, layout, 0))
+    request.success.add().request_range.CopyFrom(_page(layout, layout.data, 0, _FIRST))
     response = await members.read(lambda member, timeout: member.kv.Txn(request, timeout=timeout))
     epoch, first = (answer.response_range for answer in response.responses)
     counter = epoch.kvs[0].value.decode() if epoch.kvs else "0"
@@ -53,7 +56,8 @@ async def _batches(
     try:
         while page.kvs:
             if page.more:
-                request = _page(page.kvs[-1].key + b"\0", layout, revision)
+                fitting = _PAGE_BYTES * len(page.kvs) // page.ByteSize()
+                request = _page(layout, page.kvs[-1].key + b"\0", revision, min(max(fitting, 1000), _MOST))
                 following = asyncio.ensure_future(members.read(lambda member, timeout: _range(member, request, timeout)))  # noqa: B023
             yield [Record(kv.key[cut:].decode(), kv.value, kv.mod_revision) for kv in page.kvs]
             if following is None:
@@ -75,5 +79,5 @@ async def _range(member: Member, request: rpc_pb2.RangeRequest, seconds: float) 
     return response
 
 
-def _page(key: bytes, layout: Layout, revision: int) -> rpc_pb2.RangeRequest:
-    return rpc_pb2.RangeRequest(key=key, range_end=prefix_end(layout.data), limit=PAGE, revision=revision)
+def _page(layout: Layout, key: bytes, revision: int, limit: int) -> rpc_pb2.RangeRequest:
+    return rpc_pb2.RangeRequest(key=key, range_end=prefix_end(layout.data), limit=limit, revision=revision)
