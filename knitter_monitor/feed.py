@@ -84,6 +84,7 @@ class Feed:
         self._managers, self._silence, self._on_news = managers, silence, on_news
         self._gatherer = Gatherer(hub)
         self._backoff = Backoff(most=1.0)
+        self._trouble = ""  # the reason told last; "" while the feed is followed
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -92,7 +93,9 @@ class Feed:
             try:
                 await self._follow()
             except KnitterError as error:
-                log.warning("the feed was cut", manager=asked, reason=error.reason, error=error.message)
+                tell = log.debug if error.reason == self._trouble else log.warning  # once, however long it lasts
+                tell("the feed was cut", manager=asked, reason=error.reason, error=error.message)
+                self._trouble = error.reason
                 self._managers.learn(error, asked)
             await self._backoff.wait()
 
@@ -104,6 +107,9 @@ class Feed:
         try:
             async for message in _within(call, self._silence):
                 self._backoff.reset()
+                if self._trouble:
+                    log.info("the feed is followed again", manager=self._managers.current, revision=gatherer.revision)
+                    self._trouble = ""
                 self._on_news(gatherer.take(message))
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error

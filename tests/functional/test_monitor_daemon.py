@@ -1,128 +1,17 @@
 """The monitor as a process beside a real manager: folders reach the manager, and what the manager holds reaches the nodes."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
-from harness.daemons import Daemon, Daemons
-from harness.monitor import WatchingNode, eventually
+from harness.daemons import Daemons
+from harness.monitor import eventually
+from harness.monitor_stack import Stack, declare, replace_file
 
 from knitter.v1 import manager_pb2 as pb
-from knitter.v1 import manager_pb2_grpc, monitor_pb2, monitor_pb2_grpc
 from knitter.v1 import types_pb2 as types
-from knitter_common.errors import KnitterError, from_rpc_error
-
-
-def declare(name: str, subnet: str, **spec: Any) -> str:
-    """A network of the operator as YAML."""
-    more = "".join(f", {key}: {value}" for key, value in spec.items())
-    return (
-        f"apiVersion: knitter.io/v1\nkind: Network\nmetadata: {{name: {name}, namespace: admin}}\n"
-        f"spec: {{type: bridge, subnets: [{{cidr: {subnet}}}]{more}}}\n"
-    )
-
-
-class Stack:
-    """A manager and a monitor that reads one folder."""
-
-    def __init__(self, daemons: Daemons, home: Path) -> None:
-        self.daemons, self.home = daemons, home
-        self.folder = home / "conf"
-        self.folder.mkdir()
-        self.manager_config = {
-            "listen": f"127.0.0.1:{_free_port()}",
-            "store": {"kind": "sqlite", "path": str(home / "manager.db")},
-            "heartbeat": "500ms",
-        }
-        self.monitor_config = {
-            "listen": f"127.0.0.1:{_free_port()}",
-            "managers": [self.manager_config["listen"]],
-            "folders": [{"name": "test", "path": str(self.folder)}],
-            "files": {"settle": "20ms", "vanishGrace": "200ms"},
-            "push": {"heartbeat": "500ms"},
-        }
-        self.nodes: list[WatchingNode] = []
-        self._channels: list[grpc.aio.Channel] = []
-
-    async def start_manager(self) -> Daemon:
-        return await self.daemons.start_soon("knitter-manager", self.manager_config)
-
-    async def start_monitor(self) -> Daemon:
-        return await self.daemons.start_soon("knitter-monitor", self.monitor_config)
-
-    async def manager(self, method: str, request: Any) -> Any:
-        """One call. Raises KnitterError."""
-        return await self._call(str(self.manager_config["listen"]), manager_pb2_grpc.ManagerServiceStub, method, request)
-
-    async def problems(self) -> list[monitor_pb2.SourceProblem]:
-        """What the monitor says is wrong with the folder."""
-        address = str(self.monitor_config["listen"])
-        response = await self._call(address, monitor_pb2_grpc.MonitorServiceStub, "ListSources", monitor_pb2.ListSourcesRequest())
-        (source,) = response.sources
-        assert source.name == "files:test"
-        return list(source.problems)
-
-    async def network(self, name: str) -> types.Network | None:
-        """What the manager holds."""
-        try:
-            found: types.Network = (await self.manager("GetNetwork", pb.GetNetworkRequest(tenant="admin", name=name))).network
-        except KnitterError as error:
-            if error.reason in ("NETWORK_NOT_FOUND", "OBJECT_NOT_FOUND"):
-                return None
-            raise
-        return found
-
-    async def until_network(self, name: str, check: Callable[[types.Network | None], object]) -> types.Network | None:
-        """Until the manager's network is as `check` wants it."""
-        async with asyncio.timeout(15):
-            while not check(found := await self.network(name)):  # noqa: ASYNC110 - another process changes it
-                await asyncio.sleep(0.02)
-        return found
-
-    async def until_problems(self, check: Callable[[list[monitor_pb2.SourceProblem]], object]) -> list[monitor_pb2.SourceProblem]:
-        """Until the folder's problems are as `check` wants them."""
-        async with asyncio.timeout(15):
-            while not check(found := await self.problems()):  # noqa: ASYNC110 - another process changes them
-                await asyncio.sleep(0.02)
-        return found
-
-    async def allocate(self, node: str, name: str, network: str) -> types.PortSet:
-        """A set for a sandbox on that node."""
-        owner = types.Owner(sandbox=types.SandboxOwner(node=node, container_id=name, cni_network="knitter", interface="eth0"))
-        wishes = [types.Wish(network=network, interface="eth0")]
-        request = pb.AllocateRequest(allocation=pb.Allocation(owner=owner, node=node, wishes=wishes))
-        made: types.PortSet = (await self.manager("Allocate", request)).port_set
-        return made
-
-    async def release(self, port_set: types.PortSet) -> None:
-        await self.manager("Release", pb.ReleaseRequest(release=pb.Return(owner=port_set.owner)))
-
-    def watch(self, node: str) -> WatchingNode:
-        """A node that watches from now on."""
-        self.nodes.append(WatchingNode(node, str(self.monitor_config["listen"])))
-        return self.nodes[-1]
-
-    async def close(self) -> None:
-        for node in self.nodes:
-            await node.close()
-
-    async def _call(self, address: str, stub: Any, method: str, request: Any) -> Any:
-        async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-            try:
-                return await getattr(stub(channel), method)(request, timeout=10)
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc_error(error) from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from knitter_common.errors import KnitterError
 
 
 @pytest.fixture
@@ -132,15 +21,9 @@ async def stack(daemons: Daemons, tmp_path: Path) -> AsyncIterator[Stack]:
     await made.close()
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name("." + path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
 async def test_a_change_in_the_folder_reaches_the_nodes_that_need_it(stack: Stack) -> None:
-    _replace(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
-    _replace(stack.folder / "b.yaml", declare("red", "10.2.0.0/24"))
+    replace_file(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
+    replace_file(stack.folder / "b.yaml", declare("red", "10.2.0.0/24"))
     await stack.start_manager()
     await stack.start_monitor()
     blue = await stack.until_network("blue", bool)
@@ -152,7 +35,7 @@ async def test_a_change_in_the_folder_reaches_the_nodes_that_need_it(stack: Stac
     topic = f"network/{blue.id}"
     await first.until(lambda state: topic in state.topics and state.topics[topic].synced)
     assert first.state.topics[topic].objects[f"network/{blue.id}"].network.mtu == 0
-    _replace(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24", mtu=1400))
+    replace_file(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24", mtu=1400))
     await first.until(lambda state: state.topics[topic].objects[f"network/{blue.id}"].network.mtu == 1400)
     assert len(first.state.topics["node/n1"].objects) == 1
     await stack.release(port_set)
@@ -162,8 +45,8 @@ async def test_a_change_in_the_folder_reaches_the_nodes_that_need_it(stack: Stac
 
 
 async def test_what_vanished_goes_when_nothing_uses_it(stack: Stack) -> None:
-    _replace(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
-    _replace(stack.folder / "b.yaml", declare("red", "10.2.0.0/24"))
+    replace_file(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
+    replace_file(stack.folder / "b.yaml", declare("red", "10.2.0.0/24"))
     await stack.start_manager()
     await stack.start_monitor()
     await stack.until_network("red", bool)
@@ -181,9 +64,9 @@ async def test_what_vanished_goes_when_nothing_uses_it(stack: Stack) -> None:
 
 
 async def test_a_bad_file_beside_good_ones_is_told_and_stops_nobody(stack: Stack) -> None:
-    _replace(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24") + "---\n" + declare("bad", "10.3.0.7/24"))
-    _replace(stack.folder / "b.yaml", "{ no yaml")
-    _replace(stack.folder / "c.yaml", declare("red", "10.2.0.0/24"))
+    replace_file(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24") + "---\n" + declare("bad", "10.3.0.7/24"))
+    replace_file(stack.folder / "b.yaml", "{ no yaml")
+    replace_file(stack.folder / "c.yaml", declare("red", "10.2.0.0/24"))
     await stack.start_manager()
     await stack.start_monitor()
     await stack.until_network("blue", bool)
@@ -191,8 +74,8 @@ async def test_a_bad_file_beside_good_ones_is_told_and_stops_nobody(stack: Stack
     problems = await stack.until_problems(lambda problems: len(problems) == 2)
     assert [problem.place.split(",")[0] for problem in problems] == ["a.yaml", "b.yaml"]
     assert "10.3.0.0/24" in problems[0].message, "the right CIDR is suggested"
-    _replace(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24") + "---\n" + declare("bad", "10.3.0.0/24"))
-    _replace(stack.folder / "b.yaml", "")
+    replace_file(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24") + "---\n" + declare("bad", "10.3.0.0/24"))
+    replace_file(stack.folder / "b.yaml", "")
     await stack.until_network("bad", bool)
     await stack.until_problems(lambda problems: not problems)
 
@@ -201,7 +84,7 @@ async def test_objects_of_other_sources_are_left_alone_and_told(stack: Stack) ->
     await stack.start_manager()
     network = types.Network(tenant="admin", name="blue", subnets=[types.Subnet(cidr="10.1.0.0/24")])
     await stack.manager("CreateNetwork", pb.CreateNetworkRequest(network=network))
-    _replace(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24", mtu=1400))
+    replace_file(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24", mtu=1400))
     await stack.start_monitor()
     (problem,) = await stack.until_problems(bool)
     assert problem.reason == "SOURCE_FOREIGN"
@@ -214,7 +97,7 @@ async def test_objects_of_other_sources_are_left_alone_and_told(stack: Stack) ->
 
 
 async def test_it_serves_once_the_manager_is_known_and_applies_when_it_comes(stack: Stack) -> None:
-    _replace(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
+    replace_file(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
     monitor = asyncio.create_task(stack.start_monitor())
     done, _ = await asyncio.wait((monitor,), timeout=1.5)
     assert not done, "without a manager it does not serve"
@@ -224,7 +107,7 @@ async def test_it_serves_once_the_manager_is_known_and_applies_when_it_comes(sta
 
 
 async def test_a_manager_killed_and_restarted_is_followed_on_without_a_reset(stack: Stack) -> None:
-    _replace(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
+    replace_file(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
     manager = await stack.start_manager()
     await stack.start_monitor()
     await stack.until_network("blue", bool)
@@ -232,7 +115,7 @@ async def test_a_manager_killed_and_restarted_is_followed_on_without_a_reset(sta
     await stack.allocate("n1", "c1", "blue")
     await node.until(lambda state: len(state.topics) == 2 and all(topic.synced for topic in state.topics.values()))
     await asyncio.to_thread(manager.kill)
-    _replace(stack.folder / "b.yaml", declare("red", "10.2.0.0/24"))
+    replace_file(stack.folder / "b.yaml", declare("red", "10.2.0.0/24"))
     await stack.start_manager()
     await stack.until_network("red", bool)
     await stack.allocate("n1", "c2", "blue")
@@ -241,7 +124,7 @@ async def test_a_manager_killed_and_restarted_is_followed_on_without_a_reset(sta
 
 
 async def test_a_monitor_killed_and_restarted_loses_nothing(stack: Stack) -> None:
-    _replace(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
+    replace_file(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
     await stack.start_manager()
     monitor = await stack.start_monitor()
     before = await stack.until_network("blue", bool)
@@ -262,7 +145,7 @@ async def test_a_monitor_killed_and_restarted_loses_nothing(stack: Stack) -> Non
 
 
 async def test_another_store_is_another_epoch_everything_begins_anew(stack: Stack) -> None:
-    _replace(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
+    replace_file(stack.folder / "a.yaml", declare("blue", "10.1.0.0/24"))
     manager = await stack.start_manager()
     await stack.start_monitor()
     await stack.until_network("blue", bool)
