@@ -64,6 +64,8 @@ def cidr(text: str) -> Cidr:
         raise ValueError(f"{text!r} has no prefix length; write for example {_example(found)}")
     if not (length.isascii() and length.isdigit()):
         raise ValueError(f"{text!r} is no CIDR; the prefix length is a number: 10.1.0.0/24, 2001:db8::/64")
+    if _is_mapped(base):
+        raise ValueError(f"{text!r} is IPv4 in the clothes of IPv6; choose an IPv4 CIDR, for example 10.1.0.0/24")
     found = address(base)
     if int(length) > found.max_prefixlen:
         raise ValueError(f"{text!r} is no CIDR; the prefix length of IPv{found.version} is at most {found.max_prefixlen}")
@@ -104,6 +106,13 @@ def mac(text: str) -> str:
     if canonical == "00:00:00:00:00:00":
         raise ValueError(f"{text!r} is no interface's MAC; write for example 02:00:00:00:00:01")
     return canonical
+
+
+def _is_mapped(text: str) -> bool:
+    try:
+        return IPv6Address(text).ipv4_mapped is not None
+    except ValueError:
+        return False
 
 
 def _suggested(text: str, parser: object) -> str:

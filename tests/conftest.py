@@ -4,11 +4,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.daemons import Daemons
+
+# A loaded machine is no failure, and two runs share no database.
+hypothesis.settings.register_profile("knitter", deadline=None, database=None, print_blob=True)
+hypothesis.settings.load_profile("knitter")
 
 
 @pytest.fixture
