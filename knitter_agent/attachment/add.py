@@ -74,6 +74,8 @@ class Adder:
 
     async def _attach(self, call: Call, key: Key) -> Mapping[str, Any]:
         async with AsyncExitStack() as always, AsyncExitStack() as undo:
+            delegations = _delegations(call)
+            self._tools.delegates.require(delegations, call.path)
             opening = self._tools.worker.run(lambda _: self._tools.open_namespace(call.netns))
             always.push_async_callback(_close, opening)
             record = Record(
@@ -84,7 +86,7 @@ class Adder:
                 self._tools.clock(),
                 args=_args(call),
                 path=call.path,
-                delegations=_delegations(call),
+                delegations=delegations,
             )
             undoing = await undo.enter_async_context(_Undoing(self._undoer, record))
             granted = await _unless_failed(self._allocate(call, key, undoing), opening)
@@ -174,7 +176,7 @@ class _Undoing:
             await asyncio.wait([self.work])  # microseconds to milliseconds: the kernel's own time
         undo = self._undoer.submit(self.record)
         if not isinstance(error, asyncio.CancelledError):
-            await asyncio.shield(undo.clean)
+            await asyncio.shield(undo.told)  # the kernel is clean, and delegates were told once
 
 
 async def _unless_failed(allocating: Coroutine[Any, Any, Granted | None], opening: "asyncio.Future[Namespace]") -> Granted | None:

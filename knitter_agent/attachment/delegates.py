@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from knitter_agent.cni.result import read
 from knitter_agent.record import Delegation, Key
-from knitter_common.errors import Internal, KnitterError
+from knitter_common.errors import Internal, Invalid, KnitterError
 
 _LIMIT = 4 * 1024 * 1024  # of a delegate's output, in bytes
 
@@ -33,6 +34,11 @@ class Delegates:
     """`timeout` bounds one run, in seconds."""
 
     timeout: float = 60.0
+
+    def require(self, chain: Sequence[Delegation], path: str) -> None:
+        """Raises Internal(DELEGATE_FAILED) when a plugin of the chain is in none of the directories of `path`."""
+        for delegation in chain:
+            _find(str(delegation.conf["type"]), path)
 
     async def add(
         self, chain: Sequence[Delegation], around: Surroundings, prev: Mapping[str, Any] | None = None
@@ -136,6 +142,11 @@ def _object(output: bytes, delegation: Delegation) -> Mapping[str, Any]:
         raise Internal("DELEGATE_FAILED", f"{kind}: its result is not JSON: {error}", delegate=kind) from error
     if not isinstance(result, dict):
         raise Internal("DELEGATE_FAILED", f"{kind}: its result is not an object", delegate=kind)
+    result.setdefault("cniVersion", delegation.conf["cniVersion"])
+    try:
+        read(result, "", "its result")
+    except Invalid as error:
+        raise Internal("DELEGATE_FAILED", f"{kind}: {error.message}", delegate=kind) from error
     return result
 
 

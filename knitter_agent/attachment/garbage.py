@@ -38,7 +38,7 @@ class Collector:
         if dead:
             log.info("garbage: the runtime does not list them", attachments=[str(record.key) for record in dead])
         undos = [undo for undo in await asyncio.gather(*map(self._remover.end, dead)) if undo is not None]
-        await asyncio.gather(*(asyncio.shield(undo.clean) for undo in undos))
+        await asyncio.gather(*(asyncio.shield(undo.told) for undo in undos))
         await self._delegates(call)
         for undo in undos:
             if undo.record.delegations and (error := await asyncio.shield(undo.told)) is not None:

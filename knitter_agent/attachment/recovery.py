@@ -36,7 +36,7 @@ async def recover(tools: Tools, undoer: Undoer, boot_id: str) -> None:
     if not unfinished:
         return
     log.info("undoing what a former agent left unfinished", attachments=len(unfinished))
-    clean = [undoer.submit(record).clean for record in unfinished]
-    _, late = await asyncio.wait(clean, timeout=_PATIENCE)
+    told = [undoer.submit(record).told for record in unfinished]
+    _, late = await asyncio.wait(told, timeout=_PATIENCE)
     if late:
         log.error("not everything is undone yet; the agent serves nevertheless", attachments=len(late))

@@ -72,7 +72,7 @@ class Remover:
         except KnitterError as error:
             log.error("the journal does not take a DEL; it is carried out before it is answered", error=error.message)
             undos = [self._undoer.submit(record) for record in ending]
-            await asyncio.gather(*(asyncio.shield(undo.clean) for undo in undos))
+            await asyncio.gather(*(asyncio.shield(undo.told) for undo in undos))
             return undos
         return [self._undoer.submit(record) for record in ending]
 

@@ -10,6 +10,7 @@ back-off: the kernel's part and the release until they succeed, a delegate's DEL
 """
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -27,19 +28,20 @@ from knitter_common.errors import Internal, KnitterError
 from knitter_common.managers import Backoff
 from knitter_common.model import NetworkType, PodOwner, Return
 
-MAX_ATTEMPTS = 5  # runs of one delegate's DEL
+MAX_ATTEMPTS = 10  # runs of one delegate's DEL
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class Undo:
-    """One undo under way. `told` ends with the first outcome of the delegates: None, or their error."""
+    """One undo under way. `told` ends with the next outcome of the delegates: None, or their error; `hurry` has them run now."""
 
     record: Record
     clean: "asyncio.Future[None]"
     gone: "asyncio.Future[None]"
     told: "asyncio.Future[KnitterError | None]"
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
     backoff: Backoff = field(default_factory=lambda: Backoff(first=0.2, most=30.0))
 
 
@@ -73,9 +75,12 @@ class Undoer:
                 future.cancel()
 
     def submit(self, record: Record) -> Undo:
-        """Has an attachment undone; again, while it is under way, returns the same."""
+        """Has an attachment undone; again, while it is under way, returns the same, and runs a delegate that failed at once."""
         known = self._pending.get(record.key)
         if known is not None:
+            if known.told.done() and known.told.result() is not None:
+                known.told = asyncio.get_running_loop().create_future()
+                known.hurry.set()
             return known
         future = asyncio.get_running_loop().create_future
         undo = Undo(record, future(), future(), future())
@@ -195,18 +200,17 @@ class Undoer:
             try:
                 await self._tools.delegates.delete(record.delegations, around, record.result)
             except (KnitterError, OSError) as error:
-                known = (
-                    error if isinstance(error, KnitterError) else Internal("DELEGATE_FAILED", f"a delegate cannot be run: {error}")
-                )
                 record = undo.record = replace(record, attempts=record.attempts + 1)
+                undo.hurry.clear()
                 if not undo.told.done():
-                    undo.told.set_result(known)
+                    undo.told.set_result(_known(error))
                 if record.attempts >= MAX_ATTEMPTS:
-                    log.error("a delegate's DEL failed for the last time", attachment=str(record.key), error=known.message)
+                    log.error("a delegate's DEL failed for the last time", attachment=str(record.key), error=str(error))
                     return
-                log.warning("a delegate's DEL failed", attachment=str(record.key), attempt=record.attempts, error=known.message)
+                log.warning("a delegate's DEL failed", attachment=str(record.key), attempt=record.attempts, error=str(error))
                 await self._remember(record)
-                await undo.backoff.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(undo.hurry.wait(), undo.backoff.next())
             else:
                 _resolve(undo.told)
                 return
@@ -257,6 +261,10 @@ class Undoer:
             except KnitterError as error:
                 log.error("the journal does not delete a row", attachment=str(undo.record.key), error=error.message)
                 await undo.backoff.wait()
+
+
+def _known(error: KnitterError | OSError) -> KnitterError:
+    return error if isinstance(error, KnitterError) else Internal("DELEGATE_FAILED", f"a delegate cannot be run: {error}")
 
 
 def _resolve(future: "asyncio.Future[None] | asyncio.Future[KnitterError | None]") -> None:

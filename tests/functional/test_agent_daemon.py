@@ -1,10 +1,9 @@
 """The agent as a daemon, with the real kernel: ADD, CHECK, DEL through its socket, in namespaces of the test's own."""
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
-from harness.agent import AgentProcess, SmallManager, agent_in
+from harness.agent import SmallManager, agent_in, gone
 from harness.netns import ip, network_namespace, ping
 
 CONF = {"networks": "t1/control@net1"}
@@ -32,13 +31,7 @@ async def test_a_sandbox_gets_its_interfaces_and_loses_them(node: str, sandbox: 
             ping(sandbox, "10.1.0.1")
             assert await agent.call("CHECK", "c1", sandbox, "eth0", {**CONF, "prevResult": result}) == (0, None)
             assert await agent.call("DEL", "c1", "", "eth0", CONF) == (0, None)
-            await _gone(agent)
+            await gone(agent)
             assert {link["ifname"] for link in ip(sandbox, "link", "show")} == {"lo"}
             assert {link["ifname"] for link in ip(node, "link", "show")} == {"lo"}
             assert not manager.sets.held
-
-
-async def _gone(agent: AgentProcess) -> None:
-    async with asyncio.timeout(10):
-        while await agent.attachments():  # noqa: ASYNC110 - another process's journal
-            await asyncio.sleep(0.02)
