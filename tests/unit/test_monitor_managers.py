@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import manager_pb2_grpc
-
 from knitter_common.errors import KnitterError, Refused, Unavailable
 from knitter_common.managers import Backoff, Managers
 from knitter_common.serve import GrpcServer, ServerSettings
