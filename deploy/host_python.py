@@ -2,12 +2,14 @@
 
 A node may have no Python, or another libc. DEST (the path it will have on the node) gets the running interpreter, the loader and
 the libraries it is linked with, and the standard library without its large optional parts. The executable names its own loader and
-looks for libraries beside itself, so it starts on any Linux of the same architecture. With --root the files are written below DIR,
-to be moved to DEST later. Needs ldd and patchelf.
+looks for libraries beside itself, so it starts on any Linux of the same architecture. `{id}` in DEST becomes eight digits that are
+others for another interpreter, so that a node can hold two while one replaces the other. With --root the files are written below
+DIR, to be moved to DEST later. Needs ldd and patchelf.
 """
 
 import argparse
 import compileall
+import hashlib
 import os
 import re
 import shutil
@@ -23,9 +25,10 @@ LEFT_OUT = (
 )  # fmt: skip
 
 
-def make(destination: Path, root: Path) -> Path:
+def make(pattern: str, root: Path) -> Path:
     """Writes it; returns the executable's path on the node. Raises SystemExit naming the command that failed."""
     executable = Path(os.path.realpath(sys.executable))
+    destination = Path(pattern.replace("{id}", identity(executable)))
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     target = root / destination.relative_to("/")
     shutil.rmtree(target, ignore_errors=True)
@@ -50,17 +53,28 @@ def make(destination: Path, root: Path) -> Path:
     return destination / "bin" / name
 
 
+def identity(executable: Path) -> str:
+    """Eight digits made of the interpreter, its version and what it is linked with."""
+    digest = hashlib.sha256(sys.version.encode())
+    for file in (executable, *_linked(executable).values()):
+        digest.update(hashlib.sha256(Path(file).read_bytes()).digest())
+    return digest.hexdigest()[:8]
+
+
 def _copy_libraries(linked: Path, libraries: Path) -> str:
     """Copies what an executable or a module is linked with; returns the loader's file name, "" where none is told."""
     loader = ""
-    for line in _run("ldd", str(linked)).splitlines():
-        found = re.match(r"\s*(?:(\S+) => )?(/\S+) \(", line)
-        if found is None:
-            continue
-        shutil.copy2(os.path.realpath(found[2]), libraries / Path(found[1] or found[2]).name)
-        if found[1] is None:
-            loader = Path(found[2]).name
+    for name, path in _linked(linked).items():
+        shutil.copy2(path, libraries / Path(name).name)
+        if name.startswith("/"):
+            loader = Path(name).name
     return loader
+
+
+def _linked(file: Path) -> dict[str, str]:
+    """Name → real path of what a file is linked with; the loader's name is a path."""
+    lines = (re.match(r"\s*(?:(\S+) => )?(/\S+) \(", line) for line in _run("ldd", str(file)).splitlines())
+    return {line[1] or line[2]: os.path.realpath(line[2]) for line in lines if line}
 
 
 def _run(*command: str) -> str:
@@ -76,10 +90,10 @@ def _run(*command: str) -> str:
 def main() -> None:
     """Arguments, then the path on one line."""
     parser = argparse.ArgumentParser(description="an interpreter for nodes without one")
-    parser.add_argument("destination", type=Path, metavar="DEST", help="its folder on the node, absolute")
+    parser.add_argument("destination", metavar="DEST", help="its folder on the node, absolute; may hold {id}")
     parser.add_argument("--root", type=Path, default=Path("/"), help="write below this folder instead of /")
     arguments = parser.parse_args()
-    if not arguments.destination.is_absolute():
+    if not arguments.destination.startswith("/"):
         parser.error("DEST must be absolute")
     print(make(arguments.destination, arguments.root))
 
