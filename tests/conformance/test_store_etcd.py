@@ -143,7 +143,7 @@ async def test_the_writer_stays_for_many_leases(site: Site) -> None:
 
 
 async def test_a_killed_leader_costs_seconds_and_nothing_else(cluster: Cluster, three: Site) -> None:
-    store, other = await three.open_writer("one:1"), await three.open()
+    store, other = await three.open_writer("one:1", lease=Seconds(10)), await three.open()  # no election outlasts it here
     begin = (await store.load()).revision
     leader = cluster.leader()
     done: list[int] = []

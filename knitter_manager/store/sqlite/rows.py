@@ -1,6 +1,6 @@
 """Rows in bulk: as few calls of SQLite as can be, since each one gives the interpreter's lock away.
 
-With a busy event loop every lock given away takes up to a switch interval (5 ms) to come back, so the writer thread must not call
+With a busy event loop a lock given away takes up to a switch interval (5 ms) to come back, so the writer thread does not call
 once per row. Statements over many rows come in a few sizes, prepared once: keys are padded with NULL, which equals nothing.
 """
 
