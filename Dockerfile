@@ -29,7 +29,9 @@ RUN interpreter=$(/usr/bin/python3 deploy/host_python.py '/opt/knitter/python-{i
 
 FROM base AS daemon
 COPY --from=build /usr/local/lib/knitter /usr/local/lib/knitter
-RUN useradd --uid 65532 --shell /usr/sbin/nologin --home-dir /var/lib/knitter --create-home knitter
+RUN echo 'knitter:x:65532:' >> /etc/group \
+ && echo 'knitter:x:65532:65532:Knitter:/var/lib/knitter:/usr/sbin/nologin' >> /etc/passwd \
+ && install -d -o 65532 -g 65532 -m 0750 /var/lib/knitter
 
 FROM daemon AS manager
 USER 65532:65532

@@ -19,6 +19,9 @@ Told = dict[str, Any]
 _PAGE = 500
 
 
+_time = convert.time_from_proto
+
+
 async def attachments(address: str, within: float) -> list[Told]:
     """The attachments of an agent's journal, as documents. `within` is in seconds, for one page."""
     found: list[Told] = []
@@ -40,6 +43,14 @@ async def connections(address: str, within: float) -> list[Told]:
         stub: Any = monitor_pb2_grpc.MonitorServiceStub(channel)
         response = await _asked(stub.ListConnections(monitor_pb2.ListConnectionsRequest(), timeout=within), "monitor", address)
         return [_connection(message) for message in response.connections]
+
+
+async def sources(address: str, within: float) -> list[Told]:
+    """The sources a monitor reads declarations from, as documents."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = monitor_pb2_grpc.MonitorServiceStub(channel)
+        response = await _asked(stub.ListSources(monitor_pb2.ListSourcesRequest(), timeout=within), "monitor", address)
+        return [_source(message) for message in response.sources]
 
 
 async def _asked(call: Any, who: str, address: str) -> Any:
@@ -67,9 +78,9 @@ def _attachment(message: agent_pb2.Attachment) -> Told:
         "interface": message.interface,
         "netns": message.netns,
         "state": state,
-        "creationTimestamp": time_text(convert.time_from_proto(message.create_time)),
+        "creationTimestamp": time_text(_time(message.create_time)),
         "interfaces": columns.interfaces(port_set) if port_set else "",
-        "age": age(convert.time_from_proto(message.create_time), time.time_ns()),
+        "age": age(_time(message.create_time), time.time_ns()),
         "portSet": document.document(PORT_SET, port_set) if port_set else None,
     }
 
@@ -83,9 +94,16 @@ def _connection(message: monitor_pb2.NodeConnection) -> Told:
         "sent": sent,
         "applied": applied,
         "behind": sum(applied.get(topic, 0) < revision for topic, revision in sent.items()),
-        "age": age(convert.time_from_proto(message.connect_time), time.time_ns()),
+        "age": age(_time(message.connect_time), time.time_ns()),
     }
     return told
+
+
+def _source(message: monitor_pb2.Source) -> Told:
+    told: Told = MessageToDict(message)
+    problems = [MessageToDict(problem) for problem in message.problems]
+    told |= {"readable": message.readable, "declared": message.declared, "applied": message.applied, "problems": problems}
+    return told | {"age": age(_time(message.read_time), time.time_ns())}
 
 
 ATTACHMENT_COLUMNS: dict[str, Callable[[Told], str]] = {
@@ -105,4 +123,19 @@ CONNECTION_COLUMNS: dict[str, Callable[[Told], str]] = {
     "BEHIND": lambda it: str(it["behind"]),
     "REJECTED": lambda it: str(len(it.get("rejections", []))),
     "SINCE": lambda it: it["age"],
+}
+SOURCE_COLUMNS: dict[str, Callable[[Told], str]] = {
+    "SOURCE": lambda it: it["name"],
+    "READABLE": lambda it: "yes" if it["readable"] else "no",
+    "DECLARED": lambda it: str(it["declared"]),
+    "APPLIED": lambda it: str(it["applied"]),
+    "PROBLEMS": lambda it: str(len(it["problems"])),
+    "PATH": lambda it: it.get("path", ""),
+    "READ": lambda it: it["age"],
+}
+PROBLEM_COLUMNS: dict[str, Callable[[Told], str]] = {
+    "PLACE": lambda it: it["place"],
+    "OBJECT": lambda it: it.get("object", ""),
+    "REASON": lambda it: it["reason"],
+    "MESSAGE": lambda it: it["message"],
 }

@@ -1,4 +1,4 @@
-"""node forget; attachments and connections: what an agent and a monitor tell of themselves."""
+"""node forget; attachments, connections and sources: what an agent and a monitor tell of themselves."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from knitter_ctl.session import Session
 
 node_app = typer.Typer(help="Nodes that are gone.", no_args_is_help=True)
+Monitor = Annotated[str, typer.Option("--monitor", envvar="KNITTER_MONITOR", metavar="ADDRESS", help="The monitor's address.")]
 DEFAULT_AGENT = "unix:/run/knitter/agent.sock"
 DEFAULT_MONITOR = "127.0.0.1:7471"
 
@@ -56,9 +57,7 @@ def attachments(
 
 
 def connections(
-    monitor: Annotated[
-        str, typer.Option("--monitor", envvar="KNITTER_MONITOR", metavar="ADDRESS", help="The monitor's address.")
-    ] = DEFAULT_MONITOR,
+    monitor: Monitor = DEFAULT_MONITOR,
     output: options.Output = Format.table,
     no_headers: options.NoHeaders = False,
     timeout: options.Timeout = None,
@@ -70,6 +69,25 @@ def connections(
     options.check_address(monitor, "--monitor")
     found = run(peers.connections(monitor, timeout or options.DEFAULT_TIMEOUT))
     _show(found, peers.CONNECTION_COLUMNS, output, not no_headers)
+
+
+def sources(
+    monitor: Monitor = DEFAULT_MONITOR,
+    output: options.Output = Format.table,
+    no_headers: options.NoHeaders = False,
+    timeout: options.Timeout = None,
+) -> None:
+    """Shows where a monitor reads declarations from, how many are applied, and what is wrong with the others."""
+    from knitter_ctl import peers
+    from knitter_ctl.session import run
+
+    options.check_address(monitor, "--monitor")
+    found = run(peers.sources(monitor, timeout or options.DEFAULT_TIMEOUT))
+    _show(found, peers.SOURCE_COLUMNS, output, not no_headers)
+    problems = [problem for source in found for problem in source["problems"]]
+    if problems and output in (Format.table, Format.wide):
+        emit("")
+        _show(problems, peers.PROBLEM_COLUMNS, output, not no_headers)
 
 
 def _show(found: list[dict[str, Any]], columns: Any, output: Format, headers: bool) -> None:

@@ -180,6 +180,16 @@ async def test_an_absent_manager_is_unavailable() -> None:
     assert "127.0.0.1:1" in result.err
 
 
+async def test_a_silent_agent_and_a_silent_monitor_are_named() -> None:
+    agent = await ctl("attachments", "--agent", "unix:/nowhere/agent.sock", "--timeout", "1")
+    assert (agent.code, agent.out) == (5, "")
+    assert agent.err.startswith("error: AGENT_UNAVAILABLE: no agent answers at unix:/nowhere/agent.sock")
+    for command in ("connections", "sources"):
+        monitor = await ctl(command, "--monitor", "127.0.0.1:1", "--timeout", "1")
+        assert monitor.code == 5
+        assert "no monitor answers at 127.0.0.1:1" in monitor.err
+
+
 async def test_the_time_out_is_kept(stand_in: tuple[StandIn, str]) -> None:
     result = await ctl("get", "nodes", "--timeout", "0.3", manager=stand_in[1], within=10)
     assert result.code == 5
