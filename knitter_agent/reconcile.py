@@ -37,7 +37,7 @@ class Reconciler:
     async def __call__(self, managers: Managers) -> None:
         """Raises KnitterError when the manager does not take it."""
         journal = self._tools.journal
-        in_use = [types.PortSet.FromString(record.port_set) for record in journal.records.values() if record.port_set]
+        in_use = [types.PortSet.FromString(record.port_set) for record in journal.records.values() if self._uses(record)]
         highest = max([int(journal.meta("revision") or 0), *(told.revision for told in in_use)])
         chunks = [in_use[at : at + _CHUNK] for at in range(0, len(in_use), _CHUNK)] or [[]]
         for number, chunk in enumerate(chunks, 1):
@@ -54,6 +54,11 @@ class Reconciler:
         await self._unknown([convert.port_set_from_proto(told) for told in response.unknown_to_node])
         await journal.put(meta={"epoch": response.epoch, "revision": str(max(response.revision, highest)), _TOLD: "1"})
 
+    def _uses(self, record: Record) -> bool:
+        """It has a set, and has not given it back already."""
+        undo = self._attachments.undoer.pending.get(record.key)
+        return bool(record.port_set) and not (undo is not None and undo.released)
+
     async def _refused(self, owners: Collection[types.Owner]) -> None:
         keys = {convert.owner_from_proto(owner).key for owner in owners}
         records = [record for record in self._tools.journal.records.values() if _owner_key(record) in keys]
@@ -69,9 +74,9 @@ class Reconciler:
             if not isinstance(owner, SandboxOwner) or owner.node != self._node.name:
                 continue  # a pod's set is the monitor's to end
             key = Key(owner.cni_network, owner.container_id, owner.interface)
+            record = await self._recorded(key, told) if lost else None
             if key in self._tools.journal.records or self._attachments.busy(key):
                 continue
-            record = await self._recorded(key, told) if lost else None
             if record is not None:
                 log.warning("an attachment that the journal lost is taken back", attachment=str(key))
                 await self._tools.journal.put(record)

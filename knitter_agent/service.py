@@ -12,6 +12,7 @@ from knitter.v1 import agent_pb2_grpc, types_pb2
 from knitter_agent.attachment import Attachments
 from knitter_agent.cni import Answer, Call, failure, parse_call, success
 from knitter_agent.journal import Journal
+from knitter_agent.record import Key
 from knitter_common.convert import time_to_proto
 from knitter_common.errors import Internal, Invalid, KnitterError, Unavailable
 
@@ -78,7 +79,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
 
     def _message(self, ordered: tuple[str, str, str]) -> pb.Attachment:
         container_id, network, interface = ordered
-        record = next(record for key, record in self._journal.records.items() if key == (network, container_id, interface))
+        record = self._journal.records[Key(network, container_id, interface)]
         return pb.Attachment(
             cni_network=network,
             container_id=container_id,

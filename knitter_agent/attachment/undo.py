@@ -35,12 +35,16 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Undo:
-    """One undo under way. `told` ends with the next outcome of the delegates: None, or their error; `hurry` has them run now."""
+    """One undo under way. `released`: its set is the manager's again.
+
+    `told` ends when the kernel is clean, with the next outcome of the delegates: None, or their error; `hurry` has them run now.
+    """
 
     record: Record
     clean: "asyncio.Future[None]"
     gone: "asyncio.Future[None]"
     told: "asyncio.Future[KnitterError | None]"
+    released: bool = False
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     backoff: Backoff = field(default_factory=lambda: Backoff(first=0.2, most=30.0))
 
@@ -176,7 +180,7 @@ class Undoer:
             self._later(undo, error)
 
     async def _end(self, undo: Undo) -> None:
-        release = asyncio.create_task(self._release(undo.record))
+        release = asyncio.create_task(self._release(undo))
         try:
             await self._delegates(undo)
             _resolve(undo.clean)
@@ -230,8 +234,9 @@ class Undoer:
         alive: bool = await self._tools.worker.run(look)
         return record.netns if alive else ""
 
-    async def _release(self, record: Record) -> None:
-        if not record.port_set:
+    async def _release(self, undo: Undo) -> None:
+        record = undo.record
+        if not record.port_set or undo.released:
             return
         await failpoints.reach("undo.before-release")
         owner = convert.owner_from_proto(types_pb2.PortSet.FromString(record.port_set).owner)
@@ -240,6 +245,7 @@ class Undoer:
         while True:
             try:
                 await self._tools.manager.release(back)
+                undo.released = True
                 return
             except KnitterError as error:
                 if error.reason == "SHUTTING_DOWN":
