@@ -2,7 +2,7 @@
 
 While a few commits are under way, what is planned meanwhile gathers; so the number of commits follows the store's speed and not the
 number of operations, on a disk as on etcd. A merged commit whose conditions do not hold is done again one by one, so that each
-operation still fails alone. Callers keep changes under way disjoint: two of them never touch the same key, except by a condition.
+operation still fails alone.
 """
 
 import asyncio
@@ -79,14 +79,17 @@ class Committer:
             task.add_done_callback(self._ended)
 
     def _take(self) -> list[Change]:
-        """The next changes that fit into one commit, at least one; all agree on the revision of a key that several read."""
+        """The next changes that fit into one commit, at least one. Two that write the same key, such as a MAC that both want,
+        or that disagree on the revision of a key that both read, must be judged one after the other."""
         count = size = 0
         conditions: dict[str, int] = {}
+        writes: set[str] = set()
         for change in self._waiting:
             size += change.size
-            if count and (size > MOST_KEYS or any(conditions.get(key, at) != at for key, at in change.conditions.items())):
+            if count and (size > MOST_KEYS or not _agree(change, conditions, writes)):
                 break
             conditions.update(change.conditions)
+            writes.update(change.puts, change.deletes)
             count += 1
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
@@ -121,3 +124,10 @@ class Committer:
             raise
         for change in batch:
             change.done(outcome)
+
+
+def _agree(change: Change, conditions: dict[str, int], writes: set[str]) -> bool:
+    """Whether a change can be part of a commit that has these conditions and writes already."""
+    if not (writes.isdisjoint(change.puts) and writes.isdisjoint(change.deletes)):
+        return False
+    return all(conditions.get(key, at) == at for key, at in change.conditions.items())

@@ -59,14 +59,12 @@ class Feed:
             if commit.revision > self._cluster.revision:
                 self._cluster.told(commit, now)
                 self._ring.append(commit)
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        self.wake()
 
     def restart(self) -> None:
         """The state was loaded anew."""
         self._ring.clear()
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        self.wake()
 
     async def until(self, revision: int) -> None:
         """Until the state has everything up to that revision."""
@@ -96,6 +94,11 @@ class Feed:
                 await self._news.wait()
         except TimeoutError:
             return
+
+    def wake(self) -> None:
+        """Whoever waits for news looks again."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     async def log_since(self, after: int) -> AsyncIterator[Sequence[Commit]]:
         """What the store's log has between `after` and what the ring holds. Raises Compacted, StoreDown."""

@@ -21,6 +21,11 @@ log = structlog.get_logger()
 WRITER = "meta/writer"
 
 
+def shutting_down() -> Unavailable:
+    """This manager takes nothing new."""
+    return Unavailable("SHUTTING_DOWN", "this manager is ending; another one, or this one, serves soon")
+
+
 class Role:
     """`name` is the address under which this manager is found. `clock` is monotonic, in seconds."""
 
@@ -29,12 +34,12 @@ class Role:
         self.name = ""
         self.writing = asyncio.Event()
         self._lost = asyncio.Event()
-        self._ending = False
+        self.ending = asyncio.Event()
 
     def may_write(self) -> None:
         """Raises Unavailable(NOT_WRITER | NO_WRITER | SHUTTING_DOWN) unless this manager writes."""
-        if self._ending:
-            raise Unavailable("SHUTTING_DOWN", "this manager is ending; another one, or this one, serves soon")
+        if self.ending.is_set():
+            raise shutting_down()
         if not self.writing.is_set():
             raise not_writer(self.writer)
 
@@ -76,4 +81,4 @@ class Role:
 
     def end(self) -> None:
         """No more writes from now on."""
-        self._ending = True
+        self.ending.set()

@@ -28,10 +28,11 @@ class PortAddresses:
         """One address of each family that the network has, or those that are wanted; `kept` are the owner's already and stay."""
         found: list[tuple[Space, int]] = []
         for text in wish.addresses:
-            item = self._wanted(text, kept)
-            if item in found:
+            asked = self._asked(text)
+            if asked in found:
                 raise Invalid("WISH_INVALID", f"{self._place}: address {text} is wanted twice; name it once", address=text)
-            found.append(item)
+            self._take_wanted(*asked, kept)
+            found.append(asked)
         families = {space.version for space, _ in found}
         wanted = frozenset(families)
         for text in kept:
@@ -62,7 +63,7 @@ class PortAddresses:
         said = f"{self._place}: network {network.path} has no free IPv{spaces[0].version} address in {cidrs}"
         raise Exhausted("POOL_EXHAUSTED", said, network=network.path, family=f"IPv{spaces[0].version}")
 
-    def _wanted(self, text: str, kept: Iterable[str]) -> tuple[Space, int]:
+    def _asked(self, text: str) -> tuple[Space, int]:
         try:
             canonical = checked_wanted(text)
         except ValueError as error:
@@ -74,17 +75,19 @@ class PortAddresses:
             cidrs = ", ".join(space.subnet.cidr for space in self._entry.spaces) or "none"
             said = f"{self._place}: {address} is in no subnet of network {path} (it has {cidrs})"
             raise Invalid("ADDRESS_UNUSABLE", said, address=address, network=path)
-        space, number = at
+        space, _ = at
         if length and int(length) != space.prefix_length:
             said = f"{self._place}: {text} has another prefix length than its subnet {space.subnet.cidr}; write {address}"
             raise Invalid("ADDRESS_UNUSABLE", said, address=address, network=path)
-        if address in kept:
-            return at
-        taken = space.take_wanted(number)
-        if taken is None:
-            raise self._refusal(space, number, address)
-        self._hold(space, taken)
         return at
+
+    def _take_wanted(self, space: Space, number: int, kept: Iterable[str]) -> None:
+        text = numbers.to_text(space.version, number)
+        if text not in kept:
+            taken = space.take_wanted(number)
+            if taken is None:
+                raise self._refusal(space, number, text)
+            self._hold(space, taken)
 
     def _refusal(self, space: Space, number: int, address: str) -> HeldBy | Invalid:
         path, place = self._entry.network.path, self._place

@@ -6,6 +6,7 @@ what it did: that is how the same Allocate sent twice gets one answer.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ class Jobs:
 
     def __init__(self, store: Store, cluster: Cluster, committer: Committer, clock: Callable[[], float]) -> None:
         self._store, self._cluster, self._committer, self._clock = store, cluster, committer, clock
-        self._busy: dict[str, list[_Job]] = {}  # owner's key → what waits for the operation under way
+        self._busy: dict[str, deque[_Job]] = {}  # owner's key → what waits for the operation under way
         self._doubtful: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -64,34 +65,34 @@ class Jobs:
         elif owner_key in self._busy:
             self._busy[owner_key].append(job)
         else:
-            self._busy[owner_key] = []
-            self._try(job)
+            self._busy[owner_key] = deque((job,))
+            self._next(owner_key)
         return job.future
 
-    def _try(self, job: _Job) -> None:
+    def _next(self, owner_key: str) -> None:
+        """Goes on with what waits, until something is under way or nothing is left."""
+        waiting = self._busy[owner_key]
+        while waiting:
+            if self._begun(waiting.popleft()):
+                return
+        del self._busy[owner_key]
+
+    def _begun(self, job: _Job) -> bool:
+        """Tries the step: whether a commit is under way now; else it is answered."""
         try:
             plan = job.step(job.attempt)
         except HeldBy as held:
             self._spawn(self._name_holder(job, held))
-            self._next(job.owner_key)
-            return
+            return False
         except Exception as error:  # noqa: BLE001 - told to who asked
             _fail(job, error)
-            self._next(job.owner_key)
-            return
+            return False
         if isinstance(plan, Plan):
             self._committer.submit(Change(plan.conditions, plan.puts, tuple(plan.deletes), lambda end: self._done(job, plan, end)))
-            return
+            return True
         if not job.future.done():
             job.future.set_result(plan)
-        self._next(job.owner_key)
-
-    def _next(self, owner_key: str) -> None:
-        waiting = self._busy[owner_key]
-        if waiting:
-            self._try(waiting.pop(0))
-        else:
-            self._busy.pop(owner_key, None)
+        return False
 
     def _done(self, job: _Job, plan: Plan, end: Outcome) -> None:
         if isinstance(end, int):
@@ -108,7 +109,8 @@ class Jobs:
         self._cluster.refresh(end.key, end.current, self._clock())
         job.attempt = Attempt(job.attempt.number + 1, end)
         if job.attempt.number < ATTEMPTS:
-            self._try(job)
+            if not self._begun(job):
+                self._next(job.owner_key)
             return
         _fail(job, Internal("INTERNAL", f"{keys.said(job.owner_key)}: the store disagrees again and again, last about {end.key}"))
         self._next(job.owner_key)

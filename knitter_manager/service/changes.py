@@ -9,6 +9,7 @@ from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
 from knitter_common.convert import time_to_proto
 from knitter_manager.feed import Feed, changes_of, snapshot_of
+from knitter_manager.role import Role, shutting_down
 from knitter_manager.state import Cluster
 from knitter_manager.store.protocol import Commit, Compacted, StoreDown
 
@@ -17,9 +18,9 @@ _COMMITS = 200  # commits in one message; a commit is never split, so that a cli
 
 
 async def feed_changes(
-    cluster: Cluster, feed: Feed, request: pb.ChangesRequest, heartbeat: float
+    cluster: Cluster, feed: Feed, role: Role, request: pb.ChangesRequest, heartbeat: float
 ) -> AsyncIterator[pb.ChangesResponse]:
-    """One subscription, for ever. `heartbeat` is in seconds."""
+    """One subscription, until this manager ends: then Unavailable(SHUTTING_DOWN). `heartbeat` is in seconds."""
     position = request.after_revision
     if not position or request.epoch != cluster.epoch or position > cluster.revision:
         yield pb.ChangesResponse(reset=pb.FeedReset(epoch=cluster.epoch))
@@ -50,6 +51,8 @@ async def feed_changes(
             yield pb.ChangesResponse(synced=pb.FeedSynced(epoch=cluster.epoch, revision=position))
         else:
             await feed.news(heartbeat)
+            if role.ending.is_set():
+                raise shutting_down()
             if position >= cluster.revision:
                 now = time_to_proto(time.time_ns())
                 yield pb.ChangesResponse(heartbeat=pb.FeedHeartbeat(time=now, revision=position))

@@ -17,6 +17,7 @@ from knitter_common.convert import allocation_from_proto, bind_from_proto, give_
 from knitter_common.errors import Internal, Invalid, KnitterError, to_status
 from knitter_manager.allocation.jobs import Answer
 from knitter_manager.allocation.sets import PortSets
+from knitter_manager.role import shutting_down
 
 MOST_OPEN = 4096  # operations of one stream that are not answered, or whose outcome is not sent
 MOST_OUTCOMES = 256  # in one message: sets of 32 ports stay below the size of a message
@@ -25,10 +26,11 @@ log = structlog.get_logger()
 
 
 class Stream:
-    """One call of StreamAllocations."""
+    """One call of StreamAllocations. `ending` is set when the manager ends: then what is open is answered, and nothing more is
+    read."""
 
-    def __init__(self, sets: PortSets) -> None:
-        self._sets = sets
+    def __init__(self, sets: PortSets, ending: asyncio.Event) -> None:
+        self._sets, self._ending = sets, ending
         self._outcomes: list[pb.AllocationOutcome] = []
         self._open = 0
         self._ended = False
@@ -39,6 +41,7 @@ class Stream:
     async def run(self, requests: AsyncIterator[pb.StreamAllocationsRequest]) -> AsyncIterator[pb.StreamAllocationsResponse]:
         """Until the client has ended its side and all is answered."""
         reader = asyncio.ensure_future(self._read(requests))
+        watcher = asyncio.ensure_future(self._watch(reader))
         try:
             while True:
                 while self._outcomes:
@@ -53,8 +56,14 @@ class Stream:
                 await self._news.wait()
         finally:
             reader.cancel()
+            watcher.cancel()
         if self._failed is not None:
             raise self._failed
+
+    async def _watch(self, reader: "asyncio.Task[None]") -> None:
+        await self._ending.wait()
+        self._failed = shutting_down()
+        reader.cancel()
 
     async def _read(self, requests: AsyncIterator[pb.StreamAllocationsRequest]) -> None:
         try:

@@ -1,0 +1,109 @@
+"""A manager without its server: the state, what changes it, and what runs beside. Wired here, so that tests need no process."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from knitter_manager.allocation.jobs import Jobs
+from knitter_manager.allocation.planner import Planner
+from knitter_manager.allocation.reconcile import Reconciler
+from knitter_manager.allocation.sets import PortSets
+from knitter_manager.committer import Committer
+from knitter_manager.config import ManagerSettings
+from knitter_manager.feed import Feed
+from knitter_manager.objects.book import Book
+from knitter_manager.objects.networks import Networks
+from knitter_manager.objects.nodes import Nodes
+from knitter_manager.role import Role
+from knitter_manager.state import Cluster
+from knitter_manager.store import Store
+from knitter_manager.sweeper import Sweeper
+
+log = structlog.get_logger()
+
+
+def new_id() -> str:
+    """12 hexadecimal digits."""
+    return secrets.token_hex(6)
+
+
+class Core:
+    """`clock` is monotonic, in seconds; `wall` is the time of day in nanoseconds since 1970. Belongs to the running event loop."""
+
+    def __init__(
+        self,
+        settings: ManagerSettings,
+        store: Store,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.settings, self.store, self.clock = settings, store, clock
+        self.cluster = Cluster(settings.default_network)
+        self.committer = Committer(store, self.cluster, clock)
+        self.feed = Feed(store, self.cluster, clock)
+        self.role = Role(store, self.cluster, self.committer, self.feed, clock)
+        self.committer.lost = self.role.lost
+        self.planner = Planner(self.cluster, settings.limits, clock, wall)
+        self.jobs = Jobs(store, self.cluster, self.committer, clock)
+        may_write, allowed = self.role.may_write, self.role.allowed
+        self.sets = PortSets(self.cluster, self.planner, self.jobs, may_write, allowed)
+        book = Book(self.cluster, self.committer, may_write, clock, wall)
+        self.nodes = Nodes(book, lambda name: self.reconciler.free(name))
+        self.reconciler = Reconciler(self.cluster, self.jobs, self.sets, self.nodes.register, may_write)
+        self.networks = Networks(book, new_id, self.planner.quota_of)
+        self.sweeper = Sweeper(self.cluster, self.committer, self.role.writing, settings.rest, clock)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def load(self) -> None:
+        """Brings the state up from the store and follows its changes from then on."""
+        begin = time.monotonic()
+        snapshot = await self.store.load()
+        await self.cluster.load(snapshot.epoch, snapshot.revision, snapshot.batches, self.clock())
+        seconds = round(time.monotonic() - begin, 3)
+        log.info("loaded", seconds=seconds, revision=self.cluster.revision, sets=len(self.cluster.sets))
+        self._spawn(self.feed.follow())
+        self._spawn(self.sweeper.run())
+
+    async def lead(self, name: str) -> None:
+        """Writes whenever it can, under this name. Returns when this manager writes, or when another one does."""
+        self.role.name = name
+        lead, writing = self._spawn(self.role.lead()), self._spawn(self.role.writing.wait())
+        while not writing.done():
+            if await self.store.writer() not in ("", name):
+                return
+            await asyncio.wait((writing, lead), timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+            if lead.done():
+                lead.result()
+
+    async def stop(self) -> None:
+        """Lets what is under way end, then gives the writer's key up. Reads are still answered."""
+        self.role.end()
+        self.feed.wake()
+        await self.jobs.close()
+        await self.committer.idle()
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Ends at once, as if killed; what is under way is not answered."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.store.close()
+        await self.jobs.close()
+        if self.failed.done() and not self.failed.cancelled():
+            self.failed.exception()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.ensure_future(work)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+            self.failed.set_exception(error)
