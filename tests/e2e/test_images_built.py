@@ -65,6 +65,7 @@ def test_an_image_runs_its_daemon_by_default(container: tuple[str, Container]) -
 def test_the_manager_serves_as_nobody_special(tmp_path: Path) -> None:
     made = Container("manager")
     try:
+        tmp_path.chmod(0o755)
         (tmp_path / "manager.json").write_text(json.dumps({"listen": "127.0.0.1:0", "store": {"kind": "sqlite"}}))
         script = (
             "id -u; knitter-manager --config /etc/knitter/manager.json --ready-fd 3 3>/tmp/ready 2>/tmp/log & pid=$!; "
