@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+PATIENCE = 1.0  # seconds that a deferred operation waits for others to go with
+
 Operation = TypeVar("Operation")
 Outcome = TypeVar("Outcome")
 
@@ -33,7 +35,7 @@ class GroupCommit(Generic[Operation, Outcome]):
         return future
 
     def defer(self, operation: Operation) -> None:
-        """Hands over an operation that nobody waits for: it goes with the next batch, at the latest with `close`."""
+        """Hands over an operation that nobody waits for: it goes with the next batch, after PATIENCE seconds, or with `close`."""
         self._enqueue(operation, None)
 
     def _enqueue(self, operation: Operation, future: "asyncio.Future[Outcome] | None") -> None:
@@ -41,8 +43,8 @@ class GroupCommit(Generic[Operation, Outcome]):
             if self._closed:
                 raise RuntimeError("the group commit is closed")
             self._waiting.append((operation, future))
-            if future is not None:
-                self._urgent = True
+            self._urgent = self._urgent or future is not None
+            if future is not None or len(self._waiting) == 1:
                 self._wake.notify()
 
     async def close(self) -> None:
@@ -56,7 +58,8 @@ class GroupCommit(Generic[Operation, Outcome]):
         while True:
             with self._wake:
                 while not self._urgent and not self._closed:
-                    self._wake.wait()
+                    if not self._wake.wait(PATIENCE if self._waiting else None):
+                        break
                 batch, self._waiting, self._urgent = self._waiting, [], False
                 if not batch and self._closed:
                     return

@@ -27,7 +27,7 @@ from knitter_agent.manager_client import Granted
 from knitter_agent.netlink import Kernel, Namespace
 from knitter_agent.record import Delegation, Key, Record, State
 from knitter_common import failpoints
-from knitter_common.errors import Exists
+from knitter_common.errors import Exists, Unavailable
 from knitter_common.model import Port, PortSet
 
 log = structlog.get_logger()
@@ -59,7 +59,12 @@ class Adder:
             await self._tools.journal.put(detaching)
             self._undoer.submit(detaching)
         await self._undoer.settled(call.container_id, call.netns)
-        await self._undoer.finished(key)
+        try:
+            async with asyncio.timeout(self._tools.patience):
+                await self._undoer.finished(key)
+        except TimeoutError as error:
+            text = f"the set of {key} before this one is not given back yet: no manager has acknowledged it"
+            raise Unavailable("MANAGER_UNAVAILABLE", text) from error
 
     async def _alive(self, record: Record) -> bool:
         def look(_: Kernel) -> bool:

@@ -31,8 +31,9 @@ from knitter_agent.manager_client import Granted
 from knitter_agent.netlink import Kernel, Namespace
 from knitter_agent.worker import KernelWorker
 from knitter_common import convert
-from knitter_common.errors import Exhausted, Internal, KnitterError, NotFound, to_status
+from knitter_common.errors import Exhausted, Internal, KnitterError, NotFound, Unavailable, to_status
 from knitter_common.model import Allocation, Port, PortAddress, PortSet, Return, Wish
+from knitter_common.serve.interceptor import ErrorInterceptor
 
 CONF: dict[str, Any] = {"cniVersion": "1.0.0", "name": "knitter", "type": "knitter-cni"}
 METHODS: dict[str, tuple[str, Any]] = {
@@ -126,11 +127,12 @@ class SmallManager(manager_pb2_grpc.ManagerServiceServicer):
         self.told: list[manager_pb2.ReconcileRequest] = []
         self.refused: list[Any] = []
         self.delay = 0.0
+        self.writer = ""  # another manager's address: this one does not write
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
         """Serves."""
-        self._server = grpc.aio.server()
+        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()])
         manager_pb2_grpc.add_ManagerServiceServicer_to_server(self, self._server)
         self._server.add_insecure_port(self.address)
         await self._server.start()
@@ -154,6 +156,7 @@ class SmallManager(manager_pb2_grpc.ManagerServiceServicer):
     async def Reconcile(self, request: Any, context: Any) -> Any:
         """What the node tells is believed; what it does not tell is unknown to it."""
         self.told.append(request)
+        self._may_write()
         known = {convert.owner_from_proto(port_set.owner).key for port_set in request.in_use}
         for port_set in request.in_use:
             self.sets.held.setdefault(convert.owner_from_proto(port_set.owner).key, convert.port_set_from_proto(port_set))
@@ -167,8 +170,13 @@ class SmallManager(manager_pb2_grpc.ManagerServiceServicer):
                 await asyncio.sleep(self.delay)
             yield manager_pb2.StreamAllocationsResponse(outcomes=[self._judge(operation) for operation in request.operations])
 
+    def _may_write(self) -> None:
+        if self.writer:
+            raise Unavailable("NOT_WRITER", "this manager does not write", writer=self.writer)
+
     def _judge(self, operation: Any) -> Any:
         try:
+            self._may_write()
             if operation.WhichOneof("operation") == "release":
                 self.sets.release(convert.give_back_from_proto(operation.release))
                 return manager_pb2.AllocationOutcome(id=operation.id, released=manager_pb2.ReleaseResponse())

@@ -125,6 +125,19 @@ async def test_add_waits_for_an_undo_in_its_namespace(tmp_path: Path) -> None:
         assert next(iter(agent.kernel.made.values())) == "kv-c2/knitter/eth0/eth0"
 
 
+async def test_add_of_what_is_not_given_back_yet_says_try_again(tmp_path: Path) -> None:
+    async with parts(tmp_path, patience=0.1) as agent:
+        await agent.add()
+        agent.manager.open.clear()
+        await agent.delete()
+        with pytest.raises(Unavailable) as caught:
+            await agent.add()
+        assert caught.value.reason == "MANAGER_UNAVAILABLE"
+        agent.manager.open.set()
+        await agent.settle()
+        await agent.add()
+
+
 async def test_a_refusal_of_the_manager_leaves_nothing(tmp_path: Path) -> None:
     async with parts(tmp_path) as agent:
         agent.manager.sets.refuse = Exhausted("POOL_EXHAUSTED", "network t1/a is full")

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from harness.agent import SmallManager
 
+from knitter.v1 import manager_pb2
 from knitter_agent.manager_client import ManagerClient
 from knitter_common.errors import Exhausted, Unavailable
 from knitter_common.managers import Backoff, Managers
@@ -107,6 +108,33 @@ async def test_an_allocation_that_was_not_sent_is_never_sent() -> None:
         await client.allocate(_wanted(2), 5)
         assert [one.owner.key for one in manager.sets.allocated] == [_wanted(0).owner.key, _wanted(2).owner.key]
         assert not manager.sets.released
+
+
+async def _told(managers: Managers) -> None:
+    await managers.call(lambda manager: manager.Reconcile, manager_pb2.ReconcileRequest(), within=5)
+
+
+async def test_the_writer_is_found_and_followed() -> None:
+    async with SmallManager() as first, SmallManager() as second:
+        first.writer = second.address
+        client = ManagerClient(Managers([first.address]), _told, Backoff(first=0.01, most=0.05))
+        client.start()
+        await client.allocate(_wanted(0), 5)
+        assert (len(first.sets.held), len(second.sets.held)) == (0, 1)
+        first.writer, second.writer = "", first.address  # the writer hands over while the stream is open
+        await client.allocate(_wanted(1), 5)
+        await client.release(Return(_wanted(0).owner))
+        assert list(first.sets.held) == [_wanted(1).owner.key]
+        await client.close()
+
+
+async def test_another_manager_is_asked_when_one_is_away() -> None:
+    async with SmallManager() as second:
+        client = ManagerClient(Managers(["unix:/nonexistent/manager.sock", second.address]), _told, Backoff(first=0.01, most=0.05))
+        client.start()
+        await client.allocate(_wanted(0), 5)
+        assert second.sets.held
+        await client.close()
 
 
 async def test_closing_ends_who_waits() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 from knitter.v1 import manager_pb2 as manager
 from knitter.v1 import types_pb2 as types
-from knitter_common.convert import network_to_proto, port_set_to_proto
-from knitter_common.model import Binding, NamedOwner, Network, PortSet
+from knitter_common.convert import ip_claim_to_proto, ip_group_to_proto, network_to_proto, port_set_to_proto
+from knitter_common.model import Binding, IPClaim, IPGroup, NamedOwner, Network, PortSet
 from knitter_ctl import following
 from knitter_ctl.following import Follower
 from knitter_ctl.kinds import NETWORK
@@ -64,6 +64,18 @@ def test_only_the_kinds_asked_for_are_told() -> None:
 def test_a_tombstone_of_something_unknown_is_told_by_its_key() -> None:
     follower = Follower()
     assert follow(follower, reset(), synced(5), changes(deleted(6, "portset/named/t1/x"))) == [(6, "deleted", "portset/named/t1/x")]
+
+
+def test_a_deleted_group_and_claim_are_told_by_their_names() -> None:
+    group = IPGroup("t2", "ig0", "t1/control", revision=4)
+    claim = IPClaim("t2", "vm", "t1/control", revision=5)
+    made = types.Change(revision=4, ip_group=ip_group_to_proto(group)), types.Change(revision=5, ip_claim=ip_claim_to_proto(claim))
+    held = changes(network(3), *made)
+    gone = changes(deleted(6, "group/abc/t2/ig0"), deleted(7, "claim/t2/vm"))
+    assert follow(Follower(), reset(), held, synced(5), gone)[-2:] == [
+        (6, "deleted", "ipgroup/t2/t1/control/ig0"),
+        (7, "deleted", "ipclaim/t2/vm"),
+    ]
 
 
 def test_a_reset_tells_only_what_differs() -> None:

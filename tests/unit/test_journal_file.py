@@ -9,7 +9,7 @@ import pytest
 from knitter_agent.drivers import Wiring
 from knitter_agent.journal import Journal, open_journal
 from knitter_agent.record import Delegation, Key, Record, State
-from knitter_common import failpoints
+from knitter_common import failpoints, groupcommit
 from knitter_common.errors import Internal, Unavailable
 from knitter_common.model import NetworkType
 
@@ -54,6 +54,18 @@ async def test_what_is_deferred_goes_with_the_next_commit(tmp_path: Path) -> Non
     journal.note_answered(Key("no", "such", "row"))
     journal = await _reopened(journal, path)
     assert [record.answered for record in journal.records.values()] == [True, False]
+    await journal.close()
+
+
+async def test_what_is_deferred_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groupcommit, "PATIENCE", 0.05)
+    journal = open_journal(tmp_path / "journal.db")
+    await journal.put(_record(1))
+    commits = journal._database.total_changes
+    journal.note_answered(_record(1).key)
+    async with asyncio.timeout(5):
+        while journal._database.total_changes == commits:  # noqa: ASYNC110 - the group's thread
+            await asyncio.sleep(0.01)
     await journal.close()
 
 
