@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from knitter_common.model import Network
+from knitter_common.model import IPClaim, IPGroup, Network
 from knitter_ctl.columns import header, row
 from knitter_ctl.document import document, reference
 from knitter_ctl.kinds import KINDS, Kind
@@ -63,7 +63,7 @@ class Follower:
         if kind is None:  # an object of a later release
             return None
         entry = from_proto(kind, getattr(change, field_name))
-        key = store_key(kind, entry)
+        key = self._store_key(kind, entry)
         old = self._known.get(key) or self._before.pop(key, None)
         if old is not None and old.entry == entry:  # seen before the feed was cut
             self._known[key] = old
@@ -72,6 +72,21 @@ class Follower:
         event = Event(change.revision, what, kind, reference(kind, entry), entry)
         self._known[key] = event
         return event
+
+    def _store_key(self, kind: Kind, entry: Any) -> str:
+        """The key that a tombstone would name (docs/store.md): "network/<id>", "group/<network id>/<tenant>/<name>"."""
+        match entry:
+            case Network():
+                return f"network/{entry.id}"
+            case IPGroup():
+                path = entry.network if "/" in entry.network else f"{entry.tenant}/{entry.network}"
+                networks = (event.entry for event in self._known.values() if isinstance(event.entry, Network))
+                ids = (network.id for network in networks if network.path == path)
+                return f"group/{next(ids, '')}/{entry.tenant}/{entry.name}"
+            case IPClaim():
+                return f"claim/{entry.tenant}/{entry.name}"
+            case _:
+                return reference(kind, entry)
 
     def _deleted(self, change: Any) -> Event | None:
         key = change.deleted.key
@@ -85,13 +100,6 @@ class Follower:
         lost, self._before = self._before, {}
         for event in lost.values():
             yield Event(revision, "deleted", event.kind, event.reference, event.entry)
-
-
-def store_key(kind: Kind, entry: Any) -> str:
-    """The key that a tombstone would name: "network/<id>", "portset/<owner>"."""
-    if isinstance(entry, Network):
-        return f"network/{entry.id}"
-    return reference(kind, entry)
 
 
 def line(event: Event, now: int, colours: bool) -> str:
