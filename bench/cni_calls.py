@@ -1,7 +1,15 @@
 """Whole CNI calls as a runtime makes them, against the reference plugins `bridge` + `host-local` for the same interfaces.
 
-One ADD and one DEL; one pod with three interfaces; 30 pods at once. Both sides start a process per call, alternating. It runs in a
-network namespace of its own, with a stack of its own on the embedded store. Needs root and Debian's containernetworking-plugins.
+One ADD and one DEL; one pod with three interfaces; 30 pods at once; the first pod of a network. Both sides start a process per
+call. What makes the two sides comparable:
+
+- A pod has a network namespace of its own: each call gets one in which nothing was before.
+- The node has a pod of each network already, on both sides, so that no side makes a bridge while it is timed (`first pod` does).
+- The sides take turns, the order changes from turn to turn, and a turn begins only when the machine has nothing to do any more for
+  the one before: our DEL is answered when it is durable and carried out right after, the reference's before it answers.
+
+It runs in a network namespace of its own, with a stack of its own on the embedded store. Needs root and Debian's
+containernetworking-plugins.
 """
 
 import json
@@ -9,8 +17,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +32,13 @@ import stack as stacks  # noqa: E402
 from measure import Row, paired, report, timed  # noqa: E402
 
 REFERENCE = Path("/usr/lib/cni")
-SINGLE_ROUNDS = 40
-TRIPLE_ROUNDS = 20
-BURST_ROUNDS = 5
+DATA_DIR = f"/tmp/knitter-bench-host-local-{os.getpid()}"
+SINGLE_ROUNDS = 60
+TRIPLE_ROUNDS = 30
+FIRST_ROUNDS = 15
+BURST_ROUNDS = 9
 BURST = 30
+SETTLE_SECONDS = 10  # the last undo is over long before
 NETWORKS = """
 apiVersion: knitter.io/v1
 kind: Network
@@ -32,96 +46,164 @@ metadata: {name: n%(n)d, namespace: admin}
 spec: {type: bridge, subnets: [{cidr: 10.201.%(n)d.0/24, gateway: 10.201.%(n)d.1}]}
 """
 
+Calls = tuple[float, float]
 
-class Caller:
-    """Calls plugins as a container runtime does: environment, standard input, exit code."""
 
-    def __init__(self, plugin: Path, ours: bool) -> None:
-        self.plugin, self.ours = plugin, ours
+@dataclass
+class Spaces:
+    """Network namespaces; `fresh` gives one that was never used."""
 
-    def config(self, index: int) -> dict[str, Any]:
-        """The network configuration for interface number `index`, with an annotation-like list for ours."""
-        if self.ours:
-            return {"cniVersion": "1.0.0", "name": "bench", "type": "knitter-cni", "defaultNetwork": f"admin/n{index}"}
-        subnet = f"10.202.{index}.0/24"
-        routes = [{"dst": "0.0.0.0/0"}] if index == 0 else []
-        ipam = {"type": "host-local", "subnet": subnet, "dataDir": DATA_DIR, "routes": routes}
-        name = f"ref{index}"
+    made: list[str] = field(default_factory=list)
+
+    def fresh(self) -> str:
+        """The path of a new one."""
+        name = f"kb{os.getpid()}-{len(self.made)}"
+        subprocess.run(["ip", "netns", "add", name], check=True)
+        self.made.append(name)
+        return f"/run/netns/{name}"
+
+    def remove(self) -> None:
+        """Removes all."""
+        for name in self.made:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+@dataclass
+class Pod:
+    """One sandbox and its interfaces: each is one call with its configuration."""
+
+    netns: str
+    calls: Sequence[tuple[str, dict[str, Any]]]
+    container: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class Side:
+    """Calls one side's plugin as a container runtime does: environment, standard input, exit code."""
+
+    def __init__(self, plugin: Path) -> None:
+        self.plugin = plugin
+
+    def carry_out(self, verb: str, pod: Pod) -> None:
+        """One process per interface, one after the other. Raises RuntimeError with the plugin's words."""
+        for interface, config in pod.calls:
+            environment = {
+                "CNI_COMMAND": verb, "CNI_CONTAINERID": pod.container, "CNI_NETNS": pod.netns, "CNI_IFNAME": interface,
+                "CNI_PATH": str(REFERENCE), "PATH": os.environ["PATH"],
+            }  # fmt: skip
+            text = json.dumps(config).encode()
+            done = subprocess.run([self.plugin], input=text, env=environment, capture_output=True, check=False)
+            if done.returncode != 0:
+                raise RuntimeError(f"{self.plugin.name} {verb}: {done.stdout.decode()} {done.stderr.decode()}")
+
+    def single(self, netns: str, network: int = 0) -> Pod:
+        """A pod with one interface."""
+        raise NotImplementedError
+
+    def triple(self, netns: str) -> Pod:
+        """A pod with three interfaces, on three networks."""
+        raise NotImplementedError
+
+
+class Ours(Side):
+    """Knitter: one call, however many interfaces."""
+
+    def config(self, network: int) -> dict[str, Any]:
+        """The network configuration with one network as the primary's."""
+        return {"cniVersion": "1.0.0", "name": "bench", "type": "knitter-cni", "defaultNetwork": f"admin/n{network}"}
+
+    def single(self, netns: str, network: int = 0) -> Pod:
+        """See Side."""
+        return Pod(netns, [("eth0", self.config(network))])
+
+    def triple(self, netns: str) -> Pod:
+        """See Side."""
+        ports = [{"attach_to_network": f"n{index}", "attributes": {"nic_name": f"eth{index}"}} for index in range(3)]
+        return Pod(netns, [("eth0", {**self.config(0), "networks": {"ports": ports}})])
+
+
+class Reference(Side):
+    """`bridge` with `host-local`: one call per interface."""
+
+    def config(self, network: int, routed: bool) -> dict[str, Any]:
+        """The configuration of one network; the primary's has the default route."""
+        routes = [{"dst": "0.0.0.0/0"}] if routed else []
+        ipam = {"type": "host-local", "subnet": f"10.202.{network}.0/24", "dataDir": DATA_DIR, "routes": routes}
+        name = f"ref{network}"
         return {"cniVersion": "1.0.0", "name": name, "type": "bridge", "bridge": name, "isGateway": True, "ipam": ipam}
 
-    def triple(self) -> dict[str, Any]:
-        """Ours: one call for three interfaces."""
-        ports = [{"attach_to_network": f"n{index}", "attributes": {"nic_name": f"eth{index}"}} for index in range(3)]
-        return {**self.config(0), "networks": {"ports": ports}}
+    def single(self, netns: str, network: int = 0) -> Pod:
+        """See Side."""
+        return Pod(netns, [("eth0", self.config(network, True))])
 
-    def call(self, verb: str, container: str, netns: str, ifname: str, config: dict[str, Any]) -> None:
-        """One process. Raises RuntimeError with the plugin's words."""
-        environment = {
-            "CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_NETNS": netns, "CNI_IFNAME": ifname,
-            "CNI_PATH": str(REFERENCE), "PATH": os.environ["PATH"],
-        }  # fmt: skip
-        done = subprocess.run([self.plugin], input=json.dumps(config).encode(), env=environment, capture_output=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{self.plugin.name} {verb}: {done.stdout.decode()} {done.stderr.decode()}")
+    def triple(self, netns: str) -> Pod:
+        """See Side."""
+        return Pod(netns, [(f"eth{index}", self.config(index, index == 0)) for index in range(3)])
 
 
-def make_netns(name: str) -> str:
-    """A named network namespace; returns its path."""
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    return f"/run/netns/{name}"
+class Bench:
+    """Both sides in turn. A row's pairs are (ours, reference) in seconds."""
 
+    def __init__(self, ours: Side, reference: Side, spaces: Spaces, log: Path) -> None:
+        self.ours, self.reference, self._spaces = ours, reference, spaces
+        self._log, self._asked = log, 0
 
-def single(ours: Caller, reference: Caller, spaces: list[str]) -> list[Row]:
-    """One interface, one call at a time."""
-    adds, deletes = [], []
-    for turn in range(SINGLE_ROUNDS + 3):
-        figures = {}
-        for caller in (ours, reference) if turn % 2 else (reference, ours):
-            container, config = uuid.uuid4().hex, caller.config(0)
-            figures["add", caller.ours] = timed(lambda: caller.call("ADD", container, spaces[0], "eth0", config))  # noqa: B023
-            figures["del", caller.ours] = timed(lambda: caller.call("DEL", container, spaces[0], "eth0", config))  # noqa: B023
-        if turn >= 3:
-            adds.append((figures["add", True], figures["add", False]))
-            deletes.append((figures["del", True], figures["del", False]))
-    return [paired("one ADD", adds, aim=1.4), paired("one DEL", deletes, aim=0.6)]
+    def rows(self) -> Iterator[Row]:
+        """All figures."""
+        yield from self._first()
+        residents = [(side, side.single(self._spaces.fresh(), index)) for side in (self.ours, self.reference) for index in range(3)]
+        for side, pod in residents:
+            side.carry_out("ADD", pod)
+        single = [self._turn(index, lambda side: [side.single(self._spaces.fresh())]) for index in range(SINGLE_ROUNDS + 3)][3:]
+        yield paired("one ADD", [add for add, _ in single], aim=1.4)
+        yield paired("one DEL", [delete for _, delete in single], aim=0.6)
+        triple = [self._turn(index, lambda side: [side.triple(self._spaces.fresh())]) for index in range(TRIPLE_ROUNDS + 2)][2:]
+        yield paired("three interfaces, ADD", [add for add, _ in triple], aim=0.7)
+        yield paired("three interfaces, DEL", [delete for _, delete in triple])
+        burst = [self._turn(index, self._thirty) for index in range(BURST_ROUNDS + 1)][1:]
+        yield paired("30 pods at once, ADD", [add for add, _ in burst], aim=1.1)
+        yield paired("30 pods at once, DEL", [delete for _, delete in burst])
+        for side, pod in residents:
+            side.carry_out("DEL", pod)
+            self._asked += side is self.ours
 
-
-def triple(ours: Caller, reference: Caller, spaces: list[str]) -> list[Row]:
-    """A pod with three interfaces: one call of ours, three of the reference's."""
-    adds, deletes = [], []
-    for turn in range(TRIPLE_ROUNDS + 2):
-        mine, theirs, config = uuid.uuid4().hex, uuid.uuid4().hex, ours.triple()
-
-        def reference_all(verb: str, container: str = theirs) -> None:
-            for index in range(3):
-                reference.call(verb, container, spaces[1], f"eth{index}", reference.config(index))
-
-        add = timed(lambda: ours.call("ADD", mine, spaces[0], "eth0", config)), timed(lambda: reference_all("ADD"))  # noqa: B023
-        gone = timed(lambda: ours.call("DEL", mine, spaces[0], "eth0", config)), timed(lambda: reference_all("DEL"))  # noqa: B023
-        if turn >= 2:
+    def _first(self) -> Iterator[Row]:
+        """The reference never removes its bridge; here it is removed, as ours is with its last pod."""
+        adds = []
+        for index in range(FIRST_ROUNDS + 1):
+            add, _ = self._turn(index, lambda side: [side.single(self._spaces.fresh())])
+            subprocess.run(["ip", "link", "delete", "ref0"], check=True)
             adds.append(add)
-            deletes.append(gone)
-    return [paired("three interfaces, ADD", adds, aim=0.7), paired("three interfaces, DEL", deletes)]
+        yield paired("first pod of a network, ADD", adds[1:])
 
+    def _thirty(self, side: Side) -> list[Pod]:
+        return [side.single(self._spaces.fresh()) for _ in range(BURST)]
 
-def burst(ours: Caller, reference: Caller, spaces: list[str]) -> list[Row]:
-    """30 pods at once, each with one interface."""
-    adds, deletes = [], []
-    for turn in range(BURST_ROUNDS + 1):
-        figures = {}
-        for caller in (ours, reference) if turn % 2 else (reference, ours):
-            containers = [uuid.uuid4().hex for _ in range(BURST)]
+    def _turn(self, index: int, make: Callable[[Side], list[Pod]]) -> tuple[Calls, Calls]:
+        """ADD and DEL of these pods, all at once, by both sides: (ours, reference) of either verb."""
+        spent: dict[tuple[str, Side], float] = {}
+        pods = {side: make(side) for side in (self.ours, self.reference)}
+        for side in (self.ours, self.reference) if index % 2 else (self.reference, self.ours):
             for verb in ("ADD", "DEL"):
+                spent[verb, side] = self._all(side, verb, pods[side])
+                self._asked += len(pods[side]) if (verb, side) == ("DEL", self.ours) else 0
+                self._settle()
+        return ((spent["ADD", self.ours], spent["ADD", self.reference]), (spent["DEL", self.ours], spent["DEL", self.reference]))
 
-                def one(index: int, verb: str = verb, caller: Caller = caller, ids: list[str] = containers) -> None:
-                    caller.call(verb, ids[index], spaces[index], "eth0", caller.config(0))
+    def _all(self, side: Side, verb: str, pods: list[Pod]) -> float:
+        if len(pods) == 1:
+            return timed(lambda: side.carry_out(verb, pods[0]))
+        with ThreadPoolExecutor(len(pods)) as pool:
+            list(pool.map(lambda _: time.sleep(0.01), pods))  # the threads are there
+            return timed(lambda: list(pool.map(lambda pod: side.carry_out(verb, pod), pods)))
 
-                with ThreadPoolExecutor(BURST) as pool:
-                    figures[verb, caller.ours] = timed(lambda: list(pool.map(one, range(BURST))))
-        if turn >= 1:
-            adds.append((figures["ADD", True], figures["ADD", False]))
-            deletes.append((figures["DEL", True], figures["DEL", False]))
-    return [paired("30 pods at once, ADD", adds, aim=1.1), paired("30 pods at once, DEL", deletes)]
+    def _settle(self) -> None:
+        """Until the agent's log tells as many attachments gone as DELs were asked, and a moment more."""
+        end = time.monotonic() + SETTLE_SECONDS
+        while self._log.read_bytes().count(b'"detached"') < self._asked:
+            if time.monotonic() > end:
+                raise RuntimeError(f"not all was undone after {SETTLE_SECONDS} s")
+            time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def main() -> int:
@@ -133,33 +215,26 @@ def main() -> int:
         os.environ["KNITTER_BENCH_NETNS"] = "1"
         os.execvp("unshare", ["unshare", "--net", "--", sys.executable, *sys.argv])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    names = [f"kb{os.getpid()}-{index}" for index in range(BURST)]
-    home = stacks.Stack(Path(tempfile.mkdtemp(prefix="knitter-bench-")))
+    spaces, home = Spaces(), stacks.Stack(Path(tempfile.mkdtemp(prefix="knitter-bench-")))
     try:
-        (home.home / "networks").mkdir()
-        (home.home / "networks" / "bench.yaml").write_text("---".join(NETWORKS % {"n": index} for index in range(3)))
         lines = stacks.up(home)
-        wait_for_networks(lines["manager"])
-        spaces = [make_netns(name) for name in names]
-        ours, reference = Caller(Path(lines["bin_dir"]) / "knitter-cni", True), Caller(REFERENCE / "bridge", False)
-        rows = [*single(ours, reference, spaces), *triple(ours, reference, spaces), *burst(ours, reference, spaces)]
+        apply_networks(lines["manager"])
+        ours, reference = Ours(Path(lines["bin_dir"]) / "knitter-cni"), Reference(REFERENCE / "bridge")
+        rows = list(Bench(ours, reference, spaces, home.log("knitter-agent")).rows())
     finally:
         stacks.down(home)
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+        spaces.remove()
         subprocess.run(["rm", "-rf", str(home.home), DATA_DIR], check=False)
     report("CNI calls against bridge + host-local", rows)
     return 0
 
 
-def wait_for_networks(manager: str) -> None:
-    """Until the monitor has applied the folder."""
+def apply_networks(manager: str) -> None:
+    """Makes the networks n0 to n2."""
     command = [str(ROOT / "_output/bin/knitterctl"), "--manager", manager, "apply", "-f", "-"]
     text = "---".join(NETWORKS % {"n": index} for index in range(3))
-    subprocess.run(command, input=text.encode(), check=False, capture_output=True)
+    subprocess.run(command, input=text.encode(), check=True, capture_output=True)
 
-
-DATA_DIR = f"/tmp/knitter-bench-host-local-{os.getpid()}"
 
 if __name__ == "__main__":
     sys.exit(main())

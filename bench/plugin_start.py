@@ -105,11 +105,12 @@ def row(name: str, spent: list[float], empty: list[float]) -> dict[str, object]:
     ratios = sorted(mine / base for mine, base in zip(spent, empty, strict=True))
     quarter = len(ratios) // 4
     return {
-        "case": name,
-        "median_ms": round(statistics.median(spent) * 1000, 2),
+        "what": name,
+        "ours_ms": round(statistics.median(spent) * 1000, 2),
+        "reference_ms": round(statistics.median(empty) * 1000, 2),
         "ratio": round(statistics.median(ratios), 3),
-        "ratio_low": round(ratios[quarter], 3),
-        "ratio_high": round(ratios[-1 - quarter], 3),
+        "low": round(ratios[quarter], 3),
+        "high": round(ratios[-1 - quarter], 3),
     }
 
 
@@ -125,7 +126,7 @@ def main() -> None:
         return
     print(f"{'case':24} {'median':>10} {'ratio':>7}   middle half")
     for told in rows:
-        print(f"{told['case']:24} {told['median_ms']:>7} ms {told['ratio']:>7}   {told['ratio_low']} … {told['ratio_high']}")
+        print(f"{told['what']:24} {told['ours_ms']:>7} ms {told['ratio']:>7}   {told['low']} … {told['high']}")
 
 
 if __name__ == "__main__":
