@@ -380,6 +380,7 @@ class PortSet:
     revision: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     sticky: bool = False
+    expire_time: int = 0
 
 
 @dataclass(frozen=True, slots=True)

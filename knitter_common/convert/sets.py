@@ -176,6 +176,7 @@ def port_set_to_proto(port_set: PortSet) -> types.PortSet:
         revision=port_set.revision,
         labels=port_set.labels,
         sticky=port_set.sticky,
+        expire_time=time_to_proto(port_set.expire_time),
     )
 
 
@@ -194,6 +195,7 @@ def port_set_from_proto(message: types.PortSet) -> PortSet:
         revision=message.revision,
         labels=dict(message.labels) if message.labels else {},
         sticky=message.sticky,
+        expire_time=time_from_proto(message.expire_time) if message.HasField("expire_time") else 0,
     )
 
 

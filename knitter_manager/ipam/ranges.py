@@ -16,24 +16,32 @@ def number(address: str) -> int:
 
 
 def pools_of(subnet: Subnet) -> tuple[tuple[Range, ...], ...]:
-    """For each pool, in order, the ranges it may hand out. A subnet without pools has one: all that is usable.
-
-    Never in a range: the network's own and the broadcast address, the IPv6 subnet-router anycast address
-    (`knitter_common.objects.subnets.reserved`), the gateway, exclusions.
-    """
+    """For each pool, in order, the ranges it may hand out. A subnet without pools has one: all that is usable."""
     network = ipaddress.ip_network(subnet.cidr)
-    never = [(int(address), int(address)) for address in reserved(network)]
+    if subnet.pools:
+        wholes = [(number(pool.start), number(pool.end)) for pool in subnet.pools]
+    else:
+        wholes = [(int(network[0]), int(network[-1]))]
+    holes = never_of(subnet)
+    return tuple(tuple(without(whole, holes)) for whole in wholes)
+
+
+def handed_out(subnet: Subnet) -> list[Range]:
+    """All addresses of the CIDR that an interface can have, in a pool or not."""
+    network = ipaddress.ip_network(subnet.cidr)
+    return without((int(network[0]), int(network[-1])), never_of(subnet))
+
+
+def never_of(subnet: Subnet) -> list[Range]:
+    """What no interface of a pod ever gets: the network's own and the broadcast address, the IPv6 subnet-router anycast address
+    (`knitter_common.objects.subnets.reserved`), the gateway, exclusions."""
+    never = [(int(address), int(address)) for address in reserved(ipaddress.ip_network(subnet.cidr))]
     if subnet.gateway:
         never.append((number(subnet.gateway), number(subnet.gateway)))
     for text in subnet.exclude:
         block = ipaddress.ip_network(text)
         never.append((int(block[0]), int(block[-1])))
-    if subnet.pools:
-        wholes = [(number(pool.start), number(pool.end)) for pool in subnet.pools]
-    else:
-        wholes = [(int(network[0]), int(network[-1]))]
-    holes = merged(never)
-    return tuple(tuple(without(whole, holes)) for whole in wholes)
+    return merged(never)
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:

@@ -42,7 +42,7 @@ BINDING = model.Binding("c1", "/run/netns/x", 1_700_000_000_000_000_001)
 PORT_SET = model.PortSet(
     owner=POD, tenant="t1", node="n1", wishes=(WISH, model.Wish()), ports=(PORT,), binding=BINDING,
     error=model.PlanError("POOL_EXHAUSTED", "full", {"network": "t1/control"}), state=model.PortSetState.KEPT,
-    create_time=5, revision=7, labels={"app": "x"}, sticky=True,
+    create_time=5, revision=7, labels={"app": "x"}, sticky=True, expire_time=9,
 )  # fmt: skip
 
 FULL: dict[str, tuple[Any, ...]] = {

@@ -33,7 +33,7 @@ async def test_a_client_that_does_not_read_is_not_read_from() -> None:
         first = await anext(answers)
         for _ in range(1000):
             await asyncio.sleep(0)
-        assert MOST_OPEN <= sent < MOST_OPEN + 1000
+        assert MOST_OPEN - 500 <= sent < MOST_OPEN + 500
         counts = [len(first.outcomes)]
         async for answer in answers:
             counts.append(len(answer.outcomes))
@@ -54,8 +54,12 @@ async def test_an_ending_manager_answers_what_is_open_and_ends_the_stream() -> N
         answers = Stream(core.sets, core.role.ending).run(requests())
         first = await anext(answers)
         core.role.end()
-        got = len(first.outcomes)
-        with pytest.raises(Unavailable, match="ending"):
+        rest: list[pb.StreamAllocationsResponse] = []
+
+        async def read() -> None:
             async for answer in answers:
-                got += len(answer.outcomes)
-        assert got == 3
+                rest.append(answer)
+
+        with pytest.raises(Unavailable, match="ending"):
+            await read()
+        assert sum(len(one.outcomes) for one in (first, *rest)) == 3
