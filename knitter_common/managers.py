@@ -32,9 +32,10 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 # Reasons that pass by waiting, or by asking another manager.
-PASSING = frozenset(
-    {"NOT_WRITER", "NO_WRITER", "RECOVERING", "STORE_UNAVAILABLE", "MANAGER_UNAVAILABLE", "SHUTTING_DOWN", "REPLICA_BEHIND"}
-)
+_CLUSTER_WIDE = frozenset({"RECOVERING", "RESTORING", "STORE_FROZEN"})  # no other manager would say anything else
+PASSING = _CLUSTER_WIDE | {
+    "NOT_WRITER", "NO_WRITER", "STORE_UNAVAILABLE", "MANAGER_UNAVAILABLE", "SHUTTING_DOWN", "REPLICA_BEHIND"
+}  # fmt: skip
 WRITER = "writer"  # the metadata of NOT_WRITER that holds the writer's address
 
 OPTIONS: Sequence[tuple[str, int]] = (
@@ -118,7 +119,7 @@ class Managers(Peers):
         writer = error.metadata.get(WRITER, "")
         if error.reason == "NOT_WRITER" and writer:
             self.current = writer
-        elif error.reason in PASSING and error.reason != "RECOVERING":
+        elif error.reason in PASSING and error.reason not in _CLUSTER_WIDE:
             self.turn(asked)
 
     async def call(
