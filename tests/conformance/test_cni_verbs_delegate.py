@@ -148,6 +148,17 @@ async def test_a_delegate_that_fails_to_add_fails_all_and_is_deleted(
     assert not manager.sets.held
 
 
+async def test_what_a_delegate_made_goes_when_a_later_step_fails(manager: SmallManager, scripts: Scripts, sandbox: str) -> None:
+    with network_namespace("node") as node:
+        for kind in ("error", "panic"):
+            with agent_in(node, manager.address, env={"KNITTER_FAILPOINTS": "add.after-delegates=" + kind}) as agent:
+                assert (await agent.call("ADD", "c1", sandbox, "eth0", CHAIN, scripts.path))[0] == 1
+                assert [line.split()[:2] for line in scripts.log()][2:] == [["second", "DEL"], ["first", "DEL"]]
+                assert scripts.stdin("second", "DEL")["prevResult"] == RESULT
+                await gone(agent)
+    assert not manager.sets.held
+
+
 async def test_a_delegates_del_error_is_told_and_the_del_repeated(
     agent: AgentProcess, manager: SmallManager, scripts: Scripts, sandbox: str
 ) -> None:

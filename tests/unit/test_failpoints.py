@@ -1,10 +1,12 @@
 """knitter_common.failpoints: the grammar, and what each kind does."""
 
 import asyncio
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +60,21 @@ def test_kill_and_the_variable() -> None:
     assert (done.returncode, done.stdout) == (-9, b"")
 
 
-@pytest.mark.parametrize("text", ["a", "a=", "=kill", "a=die", "a=delay", "a=delay(x)", "A=kill", "a=*kill", "a=kill b=kill", "a=1+2+kill"])
+def test_every_step_of_the_agent_is_told_and_tried() -> None:
+    root = Path(__file__).parent.parent.parent
+    code = "".join(path.read_text() for path in (root / "knitter_agent").rglob("*.py"))
+    steps = set(re.findall(r"failpoints\.(?:at|reach)\(\"([^\"]+)\"\)", code))
+    told = (root / "docs" / "agent.md").read_text()
+    tried = "".join(path.read_text() for path in (root / "tests").rglob("test_*.py"))
+    assert len(steps) > 15
+    assert not [step for step in steps if f"`{step}`" not in told]
+    assert not [step for step in steps if f'"{step}' not in tried]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a", "a=", "=kill", "a=die", "a=delay", "a=delay(x)", "A=kill", "a=*kill", "a=kill b=kill", "a=1+2+kill"],
+)
 def test_what_the_grammar_does_not_know_is_refused(text: str) -> None:
     with pytest.raises(Invalid, match="KNITTER_FAILPOINTS"):
         failpoints.arm(text)
