@@ -1,7 +1,8 @@
 """The DELs that the plugin kept on disk while the agent was away: replayed before the agent serves, and watched while it runs.
 
 One file each in `<state>/delq`, named `<time>-<request id>.del`: the octets "KDQ1", the CRC-32 of the rest in network order, and a
-knitter.v1.QueuedDetach. An entry goes once its undo is durable in the journal. What cannot be read is renamed to `….bad` and told.
+knitter.v1.QueuedDetach. An entry goes once its undo is durable in the journal. What cannot be read is renamed to `….bad` and told;
+the newest hundred of those stay.
 
 A replayed DEL skips an attachment that is newer than itself (a container id or a path used again), and what another boot queued is
 for recovery to end. No namespace is entered by path alone: a delegate gets it only if its cookie is the recorded one.
@@ -22,6 +23,8 @@ from knitter_common.inotify import MOVED_TO, Inotify
 
 MAGIC = b"KDQ1"
 SUFFIX = ".del"
+ASIDE = ".bad"
+MOST_ASIDE = 100  # broken entries that are kept to be looked at
 
 log = structlog.get_logger()
 
@@ -45,6 +48,7 @@ class DelQueue:
         self._inotify = Inotify()
         self._inotify.watch(self._directory, MOVED_TO)
         await self.replay()
+        self._bound_aside()
 
     async def follow(self) -> None:
         """Replays what comes, until cancelled."""
@@ -63,18 +67,30 @@ class DelQueue:
         entries = sorted(self._directory.glob(f"*{SUFFIX}"), key=_age)
         if entries:
             log.info("replaying DELs that the plugin kept", entries=len(entries))
+        broken = False
         for entry in entries:
             try:
                 await self._carry_out(await asyncio.to_thread(read_entry, entry))
             except BrokenEntry as error:
-                aside = entry.with_suffix(".bad")
-                log.error("an entry of the DEL queue is broken; set aside", file=str(entry), moved_to=str(aside), error=str(error))
-                entry.replace(aside)
+                log.error("an entry of the DEL queue is broken; set aside", file=str(entry), error=str(error))
+                entry.replace(entry.with_suffix(ASIDE))
+                broken = True
                 continue
             except KnitterError as error:
                 log.warning("a kept DEL was carried out, with an error", file=entry.name, reason=error.reason, error=error.message)
             entry.unlink(missing_ok=True)
+        if broken:
+            self._bound_aside()
         return len(entries)
+
+    def _bound_aside(self) -> None:
+        """Of the broken entries the newest stay, to be looked at; how many there are is told."""
+        aside = sorted(self._directory.glob(f"*{ASIDE}"), key=_age)
+        for old in aside[:-MOST_ASIDE]:
+            old.unlink(missing_ok=True)
+        if aside:
+            kept, gone = min(len(aside), MOST_ASIDE), max(len(aside) - MOST_ASIDE, 0)
+            log.warning("broken entries of the DEL queue are set aside", directory=str(self._directory), kept=kept, deleted=gone)
 
     async def _carry_out(self, queued: QueuedDetach) -> None:
         invocation = queued.invocation

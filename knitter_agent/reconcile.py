@@ -11,11 +11,10 @@ import structlog
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
-from knitter_agent.attachment import Attachments, Tools
-from knitter_agent.netlink import Kernel
+from knitter_agent.attachment import Attachments, Tools, cookie_at
+from knitter_agent.drivers import settle_defaults
 from knitter_agent.record import Key, Record, State
 from knitter_common import convert
-from knitter_common.errors import KnitterError
 from knitter_common.managers import Managers
 from knitter_common.model import Node, PortSet, SandboxOwner
 
@@ -89,17 +88,10 @@ class Reconciler:
         """The record that ADD must have written, if the namespace the set is bound to still opens."""
         netns = told.binding.netns if told.binding else ""
 
-        def look(_: Kernel) -> int:
-            try:
-                with self._tools.open_namespace(netns) as sandbox:
-                    return sandbox.cookie
-            except KnitterError:
-                return 0
-
-        cookie = await self._tools.worker.run(look) if netns else 0
+        cookie = await cookie_at(self._tools, netns) if netns else None
         if not cookie:
             return None
-        wirings = tuple(self._tools.drivers(port.type).plan(port, str(key)) for port in told.ports)
+        wirings = tuple(self._tools.drivers(port.type).plan(port, str(key)) for port in settle_defaults(told.ports))
         encoded = convert.port_set_to_proto(told).SerializeToString()
         return Record(key, State.ATTACHED, netns, cookie, self._tools.clock(), port_set=encoded, wirings=wirings, answered=True)
 

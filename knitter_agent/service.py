@@ -10,7 +10,7 @@ import structlog
 from knitter.v1 import agent_pb2 as pb
 from knitter.v1 import agent_pb2_grpc, types_pb2
 from knitter_agent.attachment import Attachments
-from knitter_agent.cni import Answer, Call, failure, parse_call, success
+from knitter_agent.cni import Answer, Call, failure, parse_call, success, version_of
 from knitter_agent.journal import Journal
 from knitter_agent.record import Key
 from knitter_common.convert import time_to_proto
@@ -131,21 +131,22 @@ async def _answer(verb: str, invocation: pb.Invocation, carry_out: Callable[[Cal
             call = parse_call(verb, dict(invocation.environment), invocation.stdin, invocation.request_id)
             answer = success(await carry_out(call))
         except KnitterError as error:
-            answer = _told(verb, call, error)
+            answer = _told(verb, call, error, invocation)
         except Exception as error:
             log.error("the call failed", verb=verb, exc_info=error)
-            answer = _told(verb, call, Internal("INTERNAL", f"a defect; the agent's log has it under {invocation.request_id}"))
+            defect = Internal("INTERNAL", f"a defect; the agent's log has it under {invocation.request_id}")
+            answer = _told(verb, call, defect, invocation)
     return pb.Answer(stdout=answer.stdout, exit_code=answer.exit_code)
 
 
-def _told(verb: str, call: Call | None, error: KnitterError) -> Answer:
+def _told(verb: str, call: Call | None, error: KnitterError, invocation: pb.Invocation) -> Answer:
     where = (
         {"container_id": call.container_id, "network": call.conf.name, "interface": call.interface, "pod": _pod(call)}
         if call
         else {}
     )
     log.warning("refused", verb=verb, reason=error.reason, error=error.message, **where)
-    return failure(error, call.conf.version if call else "")
+    return failure(error, call.conf.version if call else version_of(invocation.stdin))
 
 
 def _pod(call: Call) -> str:

@@ -2,6 +2,7 @@
 
 from knitter_agent.attachment.attachments import Attachments
 from knitter_agent.attachment.delegates import Delegates
+from knitter_agent.attachment.sandbox import cookie_at
 from knitter_agent.attachment.tools import Tools
 
-__all__ = ["Attachments", "Delegates", "Tools"]
+__all__ = ["Attachments", "Delegates", "Tools", "cookie_at"]

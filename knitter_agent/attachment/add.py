@@ -18,17 +18,18 @@ import structlog
 
 from knitter_agent.attachment.delegates import Surroundings
 from knitter_agent.attachment.intent import allocation_of
+from knitter_agent.attachment.sandbox import cookie_at
 from knitter_agent.attachment.tools import Tools
 from knitter_agent.attachment.undo import Undoer
 from knitter_agent.cni import Call
 from knitter_agent.cni.result import of_port, read, written
-from knitter_agent.drivers import HostInterface
+from knitter_agent.drivers import HostInterface, settle_defaults
 from knitter_agent.manager_client import Granted
 from knitter_agent.netlink import Kernel, Namespace
 from knitter_agent.record import Delegation, Key, Record, State
 from knitter_common import failpoints
 from knitter_common.errors import Exists, Unavailable
-from knitter_common.model import Port, PortSet
+from knitter_common.model import Port
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class Adder:
         """Waits for undos in the way. Raises Exists(CNI_INTERFACE_EXISTS) for an attachment that lives and was answered."""
         record = self._tools.journal.records.get(key)
         if record is not None and record.state is State.ATTACHED and key not in self._undoer.pending:
-            if record.answered and await self._alive(record):
+            if record.answered and await cookie_at(self._tools, record.netns) == record.cookie:
                 text = f"CNI_IFNAME {key.interface!r}: container {key.container_id} is attached to {key.network} with it already"
                 raise Exists("CNI_INTERFACE_EXISTS", text, interface=key.interface)
             log.warning("an attachment nobody was told of, or whose namespace is gone, gives way", attachment=str(key))
@@ -65,17 +66,6 @@ class Adder:
         except TimeoutError as error:
             text = f"the set of {key} before this one is not given back yet: no manager has acknowledged it"
             raise Unavailable("MANAGER_UNAVAILABLE", text) from error
-
-    async def _alive(self, record: Record) -> bool:
-        def look(_: Kernel) -> bool:
-            with self._tools.open_namespace(record.netns) as sandbox:
-                return sandbox.cookie == record.cookie
-
-        try:
-            return await self._tools.worker.run(look)
-        except Exception as error:  # noqa: BLE001 - it does not open: it does not live
-            log.debug("a recorded namespace does not open", netns=record.netns, error=str(error))
-            return False
 
     async def _attach(self, call: Call, key: Key) -> Mapping[str, Any]:
         async with AsyncExitStack() as always, AsyncExitStack() as undo:
@@ -96,12 +86,12 @@ class Adder:
             undoing = await undo.enter_async_context(_Undoing(self._undoer, record))
             granted = await _unless_failed(self._allocate(call, key, undoing), opening)
             sandbox = await asyncio.shield(opening)
-            port_set = granted.port_set if granted else None
-            record = undoing.record = self._planned(undoing.record, port_set, sandbox)
+            ports = settle_defaults(granted.port_set.ports) if granted else ()
+            record = undoing.record = self._planned(undoing.record, ports, sandbox)
             await failpoints.reach("add.before-intent")
             await self._tools.journal.put(record)
             await failpoints.reach("add.after-intent")
-            record = undoing.record = await self._carry_out(call, undoing, port_set, sandbox)
+            record = undoing.record = await self._carry_out(call, undoing, ports, sandbox)
             await failpoints.reach("add.before-done")
             await self._tools.journal.put(record)
             await failpoints.reach("add.after-done")
@@ -119,12 +109,11 @@ class Adder:
         await failpoints.reach("add.after-allocate")
         return granted
 
-    def _planned(self, record: Record, port_set: PortSet | None, sandbox: Namespace) -> Record:
-        ports = port_set.ports if port_set else ()
+    def _planned(self, record: Record, ports: Sequence[Port], sandbox: Namespace) -> Record:
         wirings = tuple(self._tools.drivers(port.type).plan(port, str(record.key)) for port in ports)
         return replace(record, cookie=sandbox.cookie, wirings=wirings)
 
-    async def _carry_out(self, call: Call, undoing: "_Undoing", port_set: PortSet | None, sandbox: Namespace) -> Record:
+    async def _carry_out(self, call: Call, undoing: "_Undoing", ports: Sequence[Port], sandbox: Namespace) -> Record:
         record = undoing.record
         result: Mapping[str, Any] | None = call.conf.prev_result
         if record.delegations and result is None:
@@ -142,7 +131,7 @@ class Adder:
             await self._tools.journal.put(undoing.record)
             raise
         if result is None:
-            result = _result(call, port_set, hosts)
+            result = _result(call, ports, hosts)
         return replace(record, state=State.ATTACHED, result=result)
 
     def _wire(self, kernel: Kernel, record: Record, sandbox: Namespace, hosts: list[Sequence[HostInterface]]) -> None:
@@ -216,8 +205,7 @@ def _args(call: Call) -> str:
     return call.environment.get("CNI_ARGS", b"").decode()
 
 
-def _result(call: Call, port_set: PortSet | None, hosts: Sequence[Sequence[HostInterface]]) -> Mapping[str, Any]:
-    ports: Sequence[Port] = port_set.ports if port_set else ()
+def _result(call: Call, ports: Sequence[Port], hosts: Sequence[Sequence[HostInterface]]) -> Mapping[str, Any]:
     for port, host in zip(ports, hosts, strict=True):
         if port.interface == call.interface:
             return of_port(port, [(one.name, one.mac) for one in host], call.netns, call.conf.dns, port.mtu)

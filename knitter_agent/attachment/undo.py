@@ -19,6 +19,7 @@ import structlog
 
 from knitter.v1 import types_pb2
 from knitter_agent.attachment.delegates import Surroundings
+from knitter_agent.attachment.sandbox import cookie_at
 from knitter_agent.attachment.tools import Tools
 from knitter_agent.drivers import Wiring
 from knitter_agent.netlink import Kernel
@@ -222,16 +223,9 @@ class Undoer:
     async def _live_netns(self, record: Record) -> str:
         """The path, if it still is the namespace that was recorded; a delegate must not enter another."""
 
-        def look(_: Kernel) -> bool:
-            try:
-                with self._tools.open_namespace(record.netns) as sandbox:
-                    return sandbox.cookie == record.cookie
-            except KnitterError:
-                return False
-
         if not record.netns:
             return ""
-        alive: bool = await self._tools.worker.run(look)
+        alive = await cookie_at(self._tools, record.netns) == record.cookie
         return record.netns if alive else ""
 
     async def _release(self, undo: Undo) -> None:

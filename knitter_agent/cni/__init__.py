@@ -2,6 +2,6 @@
 
 from knitter_agent.cni.answer import Answer, failure, success
 from knitter_agent.cni.call import Call, parse_call
-from knitter_agent.cni.conf import NetConf, Primary
+from knitter_agent.cni.conf import NetConf, Primary, version_of
 
-__all__ = ["Answer", "Call", "NetConf", "Primary", "failure", "parse_call", "success"]
+__all__ = ["Answer", "Call", "NetConf", "Primary", "failure", "parse_call", "success", "version_of"]

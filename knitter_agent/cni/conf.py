@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knitter_agent.cni.result import read
-from knitter_agent.cni.versions import require_version
+from knitter_agent.cni.versions import SUPPORTED, require_version
 from knitter_common.addresses import mac as parse_mac
 from knitter_common.addresses import wanted
 from knitter_common.errors import Invalid
@@ -89,6 +89,16 @@ def parse_conf(stdin: bytes, verb: str) -> NetConf:
         dns=_dns(raw),
         valid=_valid(raw) if verb == "GC" else None,
     )
+
+
+def version_of(stdin: bytes) -> str:
+    """The version that an error must be told in, as far as a configuration that was refused says one; else ""."""
+    try:
+        raw = json.loads(stdin)
+    except (ValueError, RecursionError):
+        return ""
+    version = raw.get("cniVersion") if isinstance(raw, dict) else None
+    return version if isinstance(version, str) and version in SUPPORTED else ""
 
 
 def _decode(stdin: bytes) -> Mapping[str, Any]:

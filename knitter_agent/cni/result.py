@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from knitter_agent.cni.versions import SUPPORTED
+from knitter_agent.drivers.routes import planned_routes
 from knitter_common.errors import Invalid
 from knitter_common.model import Dns, Port
 
@@ -40,12 +41,11 @@ def of_port(port: Port, host: Iterable[tuple[str, str]], netns: str, fallback_dn
 
 
 def _routes(port: Port) -> list[dict[str, Any]]:
-    gateways = {(":" in address.cidr): address.gateway for address in reversed(port.addresses) if address.gateway}
     routes = []
-    for route in port.routes:
+    for route in planned_routes(port):
         entry: dict[str, Any] = {"dst": route.destination}
-        if gateway := route.gateway or gateways.get(":" in route.destination, ""):
-            entry["gw"] = gateway
+        if route.gateway:
+            entry["gw"] = route.gateway
         if route.metric:
             entry["priority"] = route.metric
         if route.mtu:

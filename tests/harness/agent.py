@@ -25,14 +25,14 @@ from harness.netns import entered
 from knitter.v1 import agent_pb2, agent_pb2_grpc, manager_pb2, manager_pb2_grpc
 from knitter_agent.attachment import Attachments, Delegates, Tools
 from knitter_agent.cni import Call, parse_call
-from knitter_agent.drivers import HostInterface, Mended, Wiring
+from knitter_agent.drivers import HostInterface, Mended, Wiring, planned_routes
 from knitter_agent.journal import Journal, open_journal
 from knitter_agent.manager_client import Granted
 from knitter_agent.netlink import Kernel, Namespace
 from knitter_agent.worker import KernelWorker
 from knitter_common import convert
 from knitter_common.errors import Exhausted, Internal, KnitterError, NotFound, Unavailable, to_status
-from knitter_common.model import Allocation, Port, PortAddress, PortSet, Return, Wish
+from knitter_common.model import Allocation, Port, PortAddress, PortSet, Return, Route, Wish
 from knitter_common.serve.interceptor import ErrorInterceptor
 
 CONF: dict[str, Any] = {"cniVersion": "1.0.0", "name": "knitter", "type": "knitter-cni"}
@@ -91,9 +91,10 @@ class Sets:
             PortAddress(f"10.{segment}.{high}.{low}/16", f"10.{segment}.0.1"),
             PortAddress(f"fd00:{segment}::{number:x}/64", f"fd00:{segment}::1"),
         )
+        routes = tuple(Route("::/0" if ":" in hop else "0.0.0.0/0", hop) for hop in wish.default_routes)
         return Port(
             f"p{number}x{index}", f"net{segment:09d}", network, wish.interface, f"02:4b:{index:02x}:00:{high:02x}:{low:02x}",
-            addresses, mtu=1400, primary=wish.primary, node_gateway=True, place=wish.place,
+            addresses, routes, mtu=1400, primary=wish.primary, node_gateway=True, place=wish.place,
         )  # fmt: skip
 
 
@@ -243,7 +244,10 @@ class FakeKernel:
 
     def plan(self, port: Port, attachment: str) -> Wiring:
         """As Driver."""
-        return Wiring(port.type, port.interface, {"host": f"kv-{attachment}/{port.interface}", "mac": port.mac})
+        return Wiring(port.type, port.interface, {
+            "host": f"kv-{attachment}/{port.interface}", "mac": port.mac,
+            "routes": [[route.destination, route.gateway, route.metric] for route in planned_routes(port)],
+        })  # fmt: skip
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
         """As Driver."""

@@ -13,6 +13,7 @@ from typing import Any
 from harness.agent import AgentProcess, agent_in
 from harness.netns import ip, network_namespace
 from harness.plugin import Plugin
+from knitter_agent.cni.versions import SUPPORTED
 
 CONF: dict[str, Any] = {"cniVersion": "1.1.0", "name": "knitter", "type": "knitter-cni"}
 NOBODY = "unix:/nonexistent/manager.sock"
@@ -41,6 +42,8 @@ class Bench:
         assert error["code"] == code, error
         assert len(error["msg"]) < 1000, error
         assert error.get("details"), error
+        if stdin is None and (version := {**CONF, **(conf or {})}["cniVersion"]) in SUPPORTED:
+            assert error["cniVersion"] == version, error
         assert await self.agent.attachments() == []
         assert self._seen() == self._untouched
         assert self.plugin.queue == []

@@ -1,16 +1,20 @@
 """knitter_agent.attachment over fakes: ADD is everything or nothing, DEL succeeds, nothing live is touched."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from harness.agent import call_of, parts
 
+from knitter_agent.attachment import Attachments
+from knitter_agent.cni.conf import ANNOTATIONS
 from knitter_agent.record import Key, State
 from knitter_common import failpoints
 from knitter_common.errors import Exhausted, Exists, Internal, Invalid, KnitterError, NotFound, Refused, Unavailable
 from knitter_common.failpoints import Panic
+from knitter_common.wishes import NPWG_KEY
 
 KEY = Key("knitter", "c1", "eth0")
 TWO = {"networks": "t1/control@net1"}
@@ -95,6 +99,31 @@ async def test_add_again_is_refused_and_touches_nothing(tmp_path: Path) -> None:
         assert caught.value.reason == "CNI_INTERFACE_EXISTS"
         assert agent.kernel.made == made
         assert agent.journal.records[KEY].state is State.ATTACHED
+
+
+async def test_an_attachment_that_cannot_be_looked_at_does_not_give_way(tmp_path: Path) -> None:
+    async with parts(tmp_path) as agent:
+        await agent.add()
+
+        def refuse(path: str) -> NoReturn:
+            raise Unavailable("AGENT_BUSY", "no descriptors")
+
+        crowded = Attachments(replace(agent.tools, open_namespace=refuse))
+        with pytest.raises(Unavailable):
+            await crowded.add(call_of("ADD", "c1", "/ns/a", "eth0", {}))
+        await crowded.close()
+        assert agent.journal.records[KEY].state is State.ATTACHED
+        assert agent.kernel.interfaces("/ns/a") == ["eth0"]
+
+
+async def test_a_wished_default_route_is_made_and_told_beside_the_primary_ones(tmp_path: Path) -> None:
+    annotation = {NPWG_KEY: '[{"name": "control", "namespace": "t1", "interface": "net1", "default-route": ["10.2.0.9"]}]'}
+    async with parts(tmp_path) as agent:
+        result = await agent.add(cniVersion="1.1.0", runtimeConfig={ANNOTATIONS: annotation})
+        assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.1.0.1", "priority": 4096}, {"dst": "::/0", "gw": "fd00:1::1"}]
+        eth0, net1 = agent.journal.records[KEY].wirings
+        assert eth0.facts["routes"] == [["0.0.0.0/0", "10.1.0.1", 4096], ["::/0", "fd00:1::1", 0]]
+        assert net1.facts["routes"] == [["0.0.0.0/0", "10.2.0.9", 0]]
 
 
 async def test_add_after_a_crash_before_the_answer_is_served(tmp_path: Path) -> None:

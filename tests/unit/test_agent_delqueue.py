@@ -3,15 +3,19 @@
 import asyncio
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from harness.agent import CONF, Parts, environment_of, parts
 
 from knitter.v1.agent_pb2 import Invocation, QueuedDetach
+from knitter_agent import delqueue
 from knitter_agent.delqueue import BrokenEntry, DelQueue, read_entry
 from knitter_agent.liveness import Liveness
 from knitter_agent.record import Key
+from knitter_common.errors import Internal, Unavailable
 
 LATER = 2_000_000_000_000_000_000
 
@@ -89,6 +93,15 @@ async def test_broken_entries_are_set_aside_and_the_others_served(tmp_path: Path
         assert not agent.journal.records
 
 
+async def test_of_broken_entries_the_newest_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delqueue, "MOST_ASIDE", 3)
+    async with parts(tmp_path) as agent:
+        for number in range(8, 13):
+            _put(tmp_path / "delq", b"x", f"{number}-r.del")
+        (await _started(agent, tmp_path / "delq")).close()
+        assert sorted(path.name for path in (tmp_path / "delq").iterdir()) == ["10-r.bad", "11-r.bad", "12-r.bad"]
+
+
 async def test_a_call_that_can_never_be_served_goes(tmp_path: Path) -> None:
     async with parts(tmp_path) as agent:
         entry = _put(tmp_path / "delq", _entry(stdin=b"{"))
@@ -137,3 +150,18 @@ async def test_a_sandbox_that_was_replaced_between_two_looks_lives(tmp_path: Pat
         assert await liveness.look() == 0  # the first look at this one
         now[0] = 1000
         assert await liveness.look() == 1
+
+
+@pytest.mark.parametrize("trouble", [Unavailable("AGENT_BUSY", "x"), Internal("WIRING_FAILED", "x"), OSError(24, "x")])
+async def test_what_cannot_be_found_out_ends_nobody(tmp_path: Path, trouble: Exception) -> None:
+    now = [0.0]
+    async with parts(tmp_path) as agent:
+        await agent.add()
+
+        def refuse(path: str) -> NoReturn:
+            raise trouble
+
+        liveness = Liveness(replace(agent.tools, open_namespace=refuse), agent.attachments, 60, 120, lambda: now[0])
+        for now[0] in (0.0, 200.0, 400.0):
+            assert await liveness.look() == 0
+        assert list(agent.journal.records) == [Key("knitter", "c1", "eth0")]

@@ -7,6 +7,7 @@ import pytest
 
 from knitter_agent.cni import failure
 from knitter_agent.cni.result import differences, of_port, read, written
+from knitter_agent.drivers import settle_defaults
 from knitter_common.errors import REASONS, Invalid
 from knitter_common.model import Dns, Port, PortAddress, Route
 
@@ -50,6 +51,17 @@ def test_any_version_in_and_out(version: str, wanted: str) -> None:
     back = written(read(there, "1.0.0"), wanted)
     assert back["x"] == 1
     assert written(read(back, "1.0.0"), "0.3.1") == written({**RESULT, "x": 1}, "0.3.1")
+
+
+def test_the_primary_interface_is_told_with_its_default_routes() -> None:
+    addresses = (PortAddress("10.1.0.2/24", "10.1.0.1"), PortAddress("fd00::2/64", "fd00::1"))
+    port = Port("p", "n", "t/a", "eth0", "m", addresses, primary=True)
+    both = [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}, {"dst": "::/0", "gw": "fd00::1"}]
+    assert of_port(port, [], "/ns", None, 0)["routes"] == both
+    other = Port("q", "m", "t/b", "eth1", "m", (PortAddress("10.2.0.2/24"),), (Route("0.0.0.0/0", "10.2.0.9"),))
+    settled, _ = settle_defaults((port, other))
+    spare = [{"dst": "0.0.0.0/0", "gw": "10.1.0.1", "priority": 4096}, both[1]]
+    assert of_port(settled, [], "/ns", None, 0)["routes"] == spare
 
 
 def test_a_name_servers_network_wins() -> None:
