@@ -25,6 +25,7 @@ from knitter_common.groupcommit import GroupCommit
 from knitter_common.model import NetworkType
 
 SCHEMA = 1
+LOG_PAGES = 200  # the log is used from its beginning again after so many: syncing a log that grows takes twice as long
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _TABLES = """
@@ -145,11 +146,14 @@ class Journal:
 
     def _commit(self, batch: Sequence[_Change]) -> None:
         execute = self._database.execute
+        statements = [statement for change in batch for statement in change.statements]
         try:
+            if len(statements) == 1:
+                execute(*statements[0])  # a transaction by itself
+                return
             execute("BEGIN IMMEDIATE")
-            for change in batch:
-                for statement, row in change.statements:
-                    execute(statement, row)
+            for statement, row in statements:
+                execute(statement, row)
             execute("COMMIT")
         except sqlite3.Error as error:
             if self._database.in_transaction:
@@ -179,6 +183,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
+        database.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         problems = database.execute("PRAGMA quick_check").fetchone()
         if problems[0] != "ok":
             raise sqlite3.DatabaseError(problems[0])

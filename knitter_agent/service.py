@@ -1,7 +1,7 @@
 """AgentService: the plugin's calls in, answers out. A CNI error is an answer; a gRPC status means only "no answer"."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,10 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             raise Unavailable("DEADLINE_EXCEEDED", f"the ADD was not done within the caller's {remaining:.1f} s") from error
         finally:
             self._adds -= 1
+        asyncio.get_running_loop().call_soon(self._attached, call, result)  # the answer goes out first
+        return result
+
+    def _attached(self, call: Call, result: Mapping[str, Any]) -> None:
         self._attachments.answered(call)
         log.info(
             "attached",
@@ -111,7 +115,6 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             pod=_pod(call),
             ips=[ip["address"] for ip in result.get("ips", ())],
         )
-        return result
 
     async def _status(self, call: Call) -> None:
         if trouble := self._ready():

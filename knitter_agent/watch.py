@@ -1,11 +1,13 @@
 """The push: one Watch to a monitor, found again when it breaks, and the reports back. Without any monitor the agent works as well.
 
 After each connect the node reports every attachment it has; from then on what was attached and what ended, and how far each topic
-has been applied. Reports are gathered: while one is under way, what comes goes into the next.
+has been applied. Reports are gathered for a moment: nothing waits for one, and a call for each change would cost an ADD a tenth of
+its time.
 """
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from knitter.v1.monitor_pb2_grpc import MonitorServiceAsyncStub
 
 _REPORT_TIMEOUT = 10.0  # seconds
+_GATHER = 0.05  # seconds for which a report waits for more of its kind; longer than an ADD takes
 
 log = structlog.get_logger()
 
@@ -44,15 +47,13 @@ class Watch:
         self._connected = False
         self._due = asyncio.Event()
         self._report = pb.ReportStatusRequest()
+        self._changes: list[Record] = []
 
     def changed(self, record: Record) -> None:
         """An attachment is there, or is gone; told with the next report while a monitor is connected."""
         if not self._connected or not record.port_set:
             return
-        if record.state is State.ATTACHED:
-            self._report.attached.append(_status(record))
-        else:
-            self._report.detached.append(types.PortSet.FromString(record.port_set).owner)
+        self._changes.append(record)
         self._due.set()
 
     async def run(self) -> None:
@@ -98,7 +99,7 @@ class Watch:
         log.info("a monitor pushes to this node", monitor=self._monitors.current)
         self._connected = True
         self._backoff.reset()
-        self._report = pb.ReportStatusRequest()
+        self._report, self._changes = pb.ReportStatusRequest(), []
         for record in self._journal.records.values():
             if record.state is State.ATTACHED:
                 self.changed(record)
@@ -116,14 +117,25 @@ class Watch:
         """Reports whatever is due, one report at a time."""
         while True:
             await self._due.wait()
+            await asyncio.sleep(_GATHER)
             self._due.clear()
             report, self._report = self._report, pb.ReportStatusRequest()
+            changes, self._changes = self._changes, []
+            _tell(report, changes)
             report.node, report.epoch = self._node, self.pushed.epoch
             report.applied.extend(pb.TopicPosition(topic=name, revision=at) for name, at in self.pushed.positions.items())
             try:
                 await stub.ReportStatus(report, timeout=_REPORT_TIMEOUT)
             except grpc.aio.AioRpcError as failure:
                 log.debug("a report did not arrive; the next connection tells all", error=from_rpc_error(failure).message)
+
+
+def _tell(report: pb.ReportStatusRequest, changes: Sequence[Record]) -> None:
+    for record in changes:
+        if record.state is State.ATTACHED:
+            report.attached.append(_status(record))
+        else:
+            report.detached.append(types.PortSet.FromString(record.port_set).owner)
 
 
 def _status(record: Record) -> pb.AttachmentStatus:

@@ -1,27 +1,55 @@
 """The thread in which everything that blocks on the kernel happens, one after the other."""
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from knitter_agent.netlink import Kernel
 
 T = TypeVar("T")
 
+Work = Callable[[Kernel], Any]
+
 
 class KernelWorker:
-    """One thread with the node's Kernel. Work is done in the order it was handed over."""
+    """One thread with the node's Kernel. Work is done in the order it was handed over. Belongs to one event loop."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
+        self._queue: SimpleQueue[tuple[Work, asyncio.Future[Any]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._live, name="kernel", daemon=True)
+        self._thread.start()
 
     def run(self, work: Callable[[Kernel], T]) -> "asyncio.Future[T]":
         """Hands work over at once. Cancelling the future does not stop work that has begun: shield it, and wait for its end."""
-        return asyncio.get_running_loop().run_in_executor(self._thread, work, self._kernel)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put((work, future))
+        return future
 
     async def close(self) -> None:
         """Finishes what was handed over and ends."""
-        await asyncio.to_thread(self._thread.shutdown)
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
         self._kernel.close()
+
+    def _live(self) -> None:
+        while (item := self._queue.get()) is not None:
+            work, future = item
+            if future.cancelled():
+                continue
+            try:
+                result, error = work(self._kernel), None
+            except BaseException as failure:  # noqa: BLE001 - raised where it is awaited
+                result, error = None, failure
+            future.get_loop().call_soon_threadsafe(_tell, future, result, error)
+
+
+def _tell(future: "asyncio.Future[Any]", result: object, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -175,7 +175,7 @@ def _idle_bridges(kernel: Kernel, intents: Iterable[BridgeIntent], doomed: Set[i
 
 
 def _ports(kernel: Kernel, bridge: int) -> set[int]:
-    return {wire.parse_link(body).index for body in kernel.talk.dump(wire.dump_ports(bridge))}
+    return {wire.link_index(body) for body in kernel.talk.dump(wire.dump_ports(bridge))}
 
 
 def _delete(kernel: Kernel, doomed: Set[int]) -> None:

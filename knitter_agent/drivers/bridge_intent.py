@@ -6,7 +6,7 @@ sha256(attachment + "/" + interface). Both carry an ifalias by which they are kn
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Self
 
@@ -86,9 +86,9 @@ class BridgeIntent:
 
     def wiring(self) -> Wiring:
         """The intent as plain values, for the journal."""
-        facts = asdict(self)
-        for name in ("gateways", "addresses", "routes"):
-            facts[name] = list(facts[name])
+        facts: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        facts |= {"gateways": list(self.gateways), "addresses": list(self.addresses),
+                  "routes": [{name: getattr(route, name) for name in route.__slots__} for route in self.routes]}
         return Wiring(NetworkType.BRIDGE, self.interface, facts)
 
     def owns_bridge(self, link: Link) -> bool:

@@ -57,6 +57,9 @@ _U32 = struct.Struct("=I")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 _LEAN = struct.pack("=HHI", 8, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 _ANY_LINK = _LINK.pack(0, 0, 0, 0, 0)
+_OF_A_LINK = frozenset((IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS,
+                        IFLA_GROUP, IFLA_LINK_NETNSID))
+_OF_LINKINFO = frozenset((IFLA_INFO_KIND,))
 _OPER_UP = bytes((IF_OPER_UP,))
 _ADDR_GEN_NONE = struct.pack("=B", ADDR_GEN_MODE_NONE)
 
@@ -132,6 +135,20 @@ def attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def _chosen(data: bytes, offset: int, kinds: frozenset[int]) -> dict[int, bytes]:
+    """As `attributes`, of these types only: a link has fifty, and most of the time of reading it goes into cutting them out."""
+    found = {}
+    end = len(data)
+    while offset + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < 4:
+            break
+        if kind & 0x3FFF in kinds:
+            found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
 # --- links ---
 
 
@@ -201,14 +218,19 @@ def delete_group(group: int) -> Request:
 def parse_link(body: bytes) -> Link:
     """An RTM_NEWLINK."""
     _, _, index, flags, _ = _LINK.unpack_from(body)
-    found = dict(attributes(body, _LINK.size))
-    info = dict(attributes(found.get(IFLA_LINKINFO, b""), 0))
+    found = _chosen(body, _LINK.size, _OF_A_LINK)
+    info = _chosen(found.get(IFLA_LINKINFO, b""), 0, _OF_LINKINFO)
     return Link(index=index, name=_text(found.get(IFLA_IFNAME)), up=bool(flags & IFF_UP),
                 carries=found.get(IFLA_OPERSTATE) == _OPER_UP, mtu=_number(found.get(IFLA_MTU)),
                 mac=found.get(IFLA_ADDRESS, b"").hex(":"), master=_number(found.get(IFLA_MASTER)),
                 kind=_text(info.get(IFLA_INFO_KIND)), alias=_text(found.get(IFLA_IFALIAS)),
                 group=_number(found.get(IFLA_GROUP)), peer=_number(found.get(IFLA_LINK)),
                 peer_nsid=_signed(found.get(IFLA_LINK_NETNSID)))
+
+
+def link_index(body: bytes) -> int:
+    """The index in an RTM_NEWLINK."""
+    return int(_LINK.unpack_from(body)[2])
 
 
 # --- addresses ---
