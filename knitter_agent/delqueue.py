@@ -55,7 +55,10 @@ class DelQueue:
         assert self._inotify is not None
         while True:
             await self._inotify.read()
-            await self.replay()
+            try:
+                await self.replay()
+            except Exception as error:
+                log.error("the DEL queue was not replayed; its entries stay for the next time", exc_info=error)
 
     def close(self) -> None:
         """Ends the watch."""
@@ -75,6 +78,9 @@ class DelQueue:
                 log.error("an entry of the DEL queue is broken; set aside", file=str(entry), error=str(error))
                 entry.replace(entry.with_suffix(ASIDE))
                 broken = True
+                continue
+            except OSError as error:
+                log.error("an entry of the DEL queue cannot be read; it stays", file=str(entry), error=str(error))
                 continue
             except KnitterError as error:
                 log.warning("a kept DEL was carried out, with an error", file=entry.name, reason=error.reason, error=error.message)

@@ -34,8 +34,11 @@ class Liveness:
         """Looks again and again, until cancelled."""
         while True:
             await asyncio.sleep(self._interval)
-            await self.look()
-            await self._attachments.repair()
+            try:
+                await self.look()
+                await self._attachments.repair()
+            except Exception as error:
+                log.error("a look at the attachments failed", exc_info=error)
 
     async def look(self) -> int:
         """One look at every attachment; returns how many it ended."""

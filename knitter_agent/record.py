@@ -44,8 +44,8 @@ class Record:
     """`port_set` is a serialized knitter.v1.PortSet, b"" when nothing was allocated. `time` in nanoseconds since 1970.
 
     `cookie` is the SO_NETNS_COOKIE of the namespace at `netns` when it was opened. `result` is the primary interface's, in the
-    shape of knitter_agent.cni.result. `attempts` counts the undos that failed at a delegate. `answered` is written late: a record
-    without it may be of an ADD whose answer nobody got.
+    shape of knitter_agent.cni.result; with `cniVersion` where another plugin made it. `attempts` counts the undos that failed at a
+    delegate. `answered` is written late: a record without it may be of an ADD whose answer nobody got.
     """
 
     key: Key

@@ -19,7 +19,7 @@ from knitter.v1.monitor_pb2_grpc import MonitorServiceStub
 from knitter_agent.journal import Journal
 from knitter_agent.pushed import Pushed, Unusable
 from knitter_agent.record import Record, State
-from knitter_common.errors import KnitterError, Unavailable, from_rpc_error
+from knitter_common.errors import Internal, KnitterError, Unavailable, from_rpc_error
 from knitter_common.managers import Backoff, Peers
 from knitter_common.version import __version__
 
@@ -88,6 +88,9 @@ class Watch:
                 self._take(message)
         except grpc.aio.AioRpcError as failure:
             return from_rpc_error(failure)
+        except Exception as failure:
+            log.error("what a monitor pushed was not understood", exc_info=failure)  # a help, not a need: begun anew
+            return Internal("INTERNAL", str(failure))
         finally:
             reporting.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -94,10 +94,8 @@ def differences(told: Mapping[str, Any], ours: Mapping[str, Any], interface: str
     if mine is not None and str(theirs.get("mac", "")).lower() not in ("", mine.get("mac")):
         found.append(f"{interface}: prevResult has the MAC {theirs['mac']}, ADD told {mine.get('mac')}")
     told_ips = {str(entry.get("address", "")).lower() for entry in told.get("ips", ())}
-    for entry in ours.get("ips", ()):
-        if entry["address"] not in told_ips:
-            found.append(f"{interface}: prevResult lacks the address {entry['address']}")
-    return found
+    lacking = [entry["address"] for entry in ours.get("ips", ()) if entry["address"] not in told_ips]
+    return found + [f"{interface}: prevResult lacks the address {address}" for address in lacking]
 
 
 def _inside(result: Mapping[str, Any], interface: str) -> Mapping[str, Any] | None:
