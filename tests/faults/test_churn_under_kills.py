@@ -120,7 +120,8 @@ def ports_of(port_set: dict[str, Any]) -> set[str]:
 def test_a_set_that_was_acknowledged_survives_the_death_of_everything(node: Node) -> None:
     with network_namespace("keep") as netns:
         container = uuid.uuid4().hex
-        addresses = addresses_of(node.plugin("ADD", container, netns, "eth0", CONFIG))
+        result = node.plugin("ADD", container, netns, "eth0", CONFIG)
+        addresses = addresses_of(result)
         for component in ("knitter-manager", "knitter-agent", "knitter-monitor"):
             node.kill(component)
         node.up()
