@@ -161,6 +161,7 @@ REASONS: dict[str, ReasonRow] = {
     "RECOVERING": ReasonRow(Unavailable, 11, "wait until the nodes have told their journals, or end it by hand"),
     "STORE_UNAVAILABLE": ReasonRow(Unavailable, 11, "look after the store; nothing was changed"),
     "STORE_UNUSABLE": ReasonRow(Refused, 145, "do what the message says; the store was not touched"),
+    "LISTEN_FAILED": ReasonRow(Unavailable, 11, "end what serves that address, or choose another"),
     "MANAGER_UNAVAILABLE": ReasonRow(Unavailable, 11, "look after the manager; running pods are not affected"),
     "RESTORING": ReasonRow(Unavailable, 11, "wait until the snapshot is restored"),
     "STORE_FROZEN": ReasonRow(Unavailable, 11, "use the store that the state was moved to, or run `knitterctl store unfreeze`"),

@@ -7,6 +7,7 @@ path is refused instead of silently stealing it, and is made 0600 in a directory
 import asyncio
 import fcntl
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from knitter_common.errors import Unavailable
+from knitter_common.errors import Invalid, Unavailable
 from knitter_common.serve.interceptor import ErrorInterceptor
 from knitter_common.settings import Seconds, setting
+
+PING_INTERVAL_MS = 5000  # a client that pings more often is sent away; ours ping every 10 s (knitter_common.managers.OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class GrpcServer:
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
                 ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+                ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MS),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.keepalive_time_ms", 20_000),  # a client that vanished without a word is noticed
                 ("grpc.keepalive_timeout_ms", 10_000),
@@ -64,33 +67,34 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.enable_server_reflection((*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
         self.take()
+        before = os.umask(0o177)  # a unix socket is made here
         try:
             port = self.grpc.add_insecure_port(self.address)
         except RuntimeError as error:
-            raise Unavailable("STORE_UNAVAILABLE", f"cannot listen on {self.address}: {error}; is another one running?") from error
-        if not self.address.startswith("unix:"):
-            self.address = f"{self.address.rpartition(':')[0]}:{port}"
-        before = os.umask(0o177)
-        try:
-            await self.grpc.start()
+            raise Unavailable("LISTEN_FAILED", f"cannot listen on {self.address}: {error}; is another one running?") from error
         finally:
             os.umask(before)
+        if not self.address.startswith("unix:"):
+            self.address = f"{self.address.rpartition(':')[0]}:{port}"
+        await self.grpc.start()
         return self.address
 
     def take(self) -> None:
-        """Makes a unix socket's path ours before it is served; `start` does it otherwise. Raises Unavailable when it is taken."""
+        """Makes a unix socket's path ours before it is served; `start` does it otherwise.
+
+        Raises Unavailable when it is taken, Invalid when its directory cannot be made private.
+        """
         if not self.address.startswith("unix:") or self._lock is not None:
             return
         path = Path(self.address.removeprefix("unix:"))
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.parent.chmod(0o700)
+        _private_directory(path)
         self._lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._lock)
             self._lock = None
-            raise Unavailable("STORE_UNAVAILABLE", f"another process serves {path}; stop it first") from error
+            raise Unavailable("LISTEN_FAILED", f"another process serves {path}; stop it first") from error
         path.unlink(missing_ok=True)
 
     async def serving(self) -> None:
@@ -116,3 +120,18 @@ class GrpcServer:
 
     async def _set_health(self, status: Any) -> None:
         await asyncio.gather(*(self._health.set(name, status) for name in ("", *self._services)))
+
+
+def _private_directory(path: Path) -> None:
+    """Makes the directory of the socket `path` 0700: who can reach the socket may do everything with it.
+
+    One that others use as well (/run, /tmp) is left as it is, and refused. Raises Invalid.
+    """
+    directory = path.parent
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if stat.S_IMODE(directory.stat().st_mode) == 0o700:
+        return
+    if not path.with_name(path.name + ".lock").exists() and any(directory.iterdir()):
+        said = f"{directory} is not private (0700) and holds other things; give the socket {path.name} a directory of its own"
+        raise Invalid("FIELD_INVALID", f"listen: {said}", field="listen", value=str(path))
+    directory.chmod(0o700)
