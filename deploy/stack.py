@@ -75,9 +75,12 @@ def up(stack: Stack) -> dict[str, str]:
     (stack.home / "run").chmod(0o700)
     manager = _ensure(stack, COMPONENTS[0], _manager_config(stack))
     default = stack.home / "networks" / "default.yaml"
-    if not default.exists():
+    fresh = not default.exists()
+    if fresh:
         default.write_text(_default_network(stack), encoding="utf-8")
     monitor = _ensure(stack, COMPONENTS[1], _monitor_config(stack, manager))
+    if fresh:
+        _await_default_network(stack, manager)
     _ensure(stack, COMPONENTS[2], _agent_config(stack, manager, monitor))
     _install_plugin(stack)
     conflist = stack.home / "net.d" / "10-knitter.conflist"
@@ -136,6 +139,24 @@ spec:
   subnets:
   - {{cidr: 10.{second}.0.0/16, gateway: 10.{second}.0.1}}
 """
+
+
+def _await_default_network(stack: Stack, manager: str) -> None:
+    """Until the manager's feed tells the network that the monitor applies from the folder. Raises SystemExit."""
+    import grpc
+
+    from knitter.v1 import manager_pb2, manager_pb2_grpc
+
+    with grpc.insecure_channel(manager) as channel:
+        stub = manager_pb2_grpc.ManagerServiceStub(channel)
+        try:
+            for response in stub.Changes(manager_pb2.ChangesRequest(), timeout=START_SECONDS):
+                for change in response.changes.changes:
+                    if (change.network.tenant, change.network.name) == ("admin", "default"):
+                        return
+        except grpc.RpcError as error:
+            said = stack.log("knitter-monitor").read_text(encoding="utf-8", errors="replace")
+            raise SystemExit(f"the default network is not applied ({error.code().name}); the monitor's log:\n{said[-4000:]}") from error
 
 
 def _conflist() -> dict[str, Any]:
