@@ -7,6 +7,8 @@ import ipaddress
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from knitter_common.names import shown
+
 Address = IPv4Address | IPv6Address
 Cidr = IPv4Network | IPv6Network
 
@@ -29,16 +31,16 @@ _UNUSABLE: tuple[tuple[Cidr, str], ...] = (
 def address(text: str) -> Address:
     """An address without a prefix length."""
     if "/" in text:
-        raise ValueError(f"{text!r} has a prefix length; write the address alone: {text.partition('/')[0]}")
+        raise ValueError(f"{shown(text)} has a prefix length; write the address alone: {text.partition('/')[0]}")
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no IPv4 or IPv6 address{_suggested(text, ipaddress.ip_address)}") from None
+        raise ValueError(f"{shown(text)} is no IPv4 or IPv6 address{_suggested(text, ipaddress.ip_address)}") from None
     if isinstance(found, IPv6Address):
         if found.scope_id is not None:
-            raise ValueError(f"{text!r} has a zone; write it without: {text.partition('%')[0]}")
+            raise ValueError(f"{shown(text)} has a zone; write it without: {text.partition('%')[0]}")
         if found.ipv4_mapped is not None:
-            raise ValueError(f"{text!r} is an IPv4 address; write {found.ipv4_mapped}")
+            raise ValueError(f"{shown(text)} is an IPv4 address; write {found.ipv4_mapped}")
     return found
 
 
@@ -47,9 +49,9 @@ def host_address(text: str) -> Address:
     found = address(text)
     for network, what in _UNUSABLE:
         if found in network:
-            raise ValueError(f"{text!r} {what}; no interface of a pod can have it")
+            raise ValueError(f"{shown(text)} {what}; no interface of a pod can have it")
     if found == _BROADCAST:
-        raise ValueError(f"{text!r} is the broadcast address; no interface can have it")
+        raise ValueError(f"{shown(text)} is the broadcast address; no interface can have it")
     return found
 
 
@@ -61,17 +63,17 @@ def cidr(text: str) -> Cidr:
     base, slash, length = text.partition("/")
     if not slash:
         found = address(text)
-        raise ValueError(f"{text!r} has no prefix length; write for example {_example(found)}")
+        raise ValueError(f"{shown(text)} has no prefix length; write for example {_example(found)}")
     if not (length.isascii() and length.isdigit()):
-        raise ValueError(f"{text!r} is no CIDR; the prefix length is a number: 10.1.0.0/24, 2001:db8::/64")
+        raise ValueError(f"{shown(text)} is no CIDR; the prefix length is a number: 10.1.0.0/24, 2001:db8::/64")
     if _is_mapped(base):
-        raise ValueError(f"{text!r} is IPv4 in the clothes of IPv6; choose an IPv4 CIDR, for example 10.1.0.0/24")
+        raise ValueError(f"{shown(text)} is IPv4 in the clothes of IPv6; choose an IPv4 CIDR, for example 10.1.0.0/24")
     found = address(base)
     if int(length) > found.max_prefixlen:
-        raise ValueError(f"{text!r} is no CIDR; the prefix length of IPv{found.version} is at most {found.max_prefixlen}")
+        raise ValueError(f"{shown(text)} is no CIDR; the prefix length of IPv{found.version} is at most {found.max_prefixlen}")
     network = ipaddress.ip_network((found, int(length)), strict=False)
     if network.network_address != found:
-        raise ValueError(f"{text!r} has host bits set; write {network}")
+        raise ValueError(f"{shown(text)} has host bits set; write {network}")
     return network
 
 
@@ -80,7 +82,7 @@ def subnet_cidr(text: str) -> Cidr:
     network = cidr(text)
     for unusable, what in _UNUSABLE:
         if network.version == unusable.version and network.overlaps(unusable):
-            raise ValueError(f"{text!r} holds {unusable}, which {what}; choose another CIDR")
+            raise ValueError(f"{shown(text)} holds {unusable}, which {what}; choose another CIDR")
     return network
 
 
@@ -91,7 +93,7 @@ def wanted(text: str) -> str:
     if not slash:
         return str(found)
     if not (length.isascii() and length.isdigit()) or not 0 < int(length) <= found.max_prefixlen:
-        raise ValueError(f"{text!r}: the prefix length of IPv{found.version} is a number from 1 to {found.max_prefixlen}")
+        raise ValueError(f"{shown(text)}: the prefix length of IPv{found.version} is a number from 1 to {found.max_prefixlen}")
     return f"{found}/{int(length)}"
 
 
@@ -99,12 +101,12 @@ def mac(text: str) -> str:
     """A MAC that an interface can have, lower case with colons."""
     lower = text.lower()
     if not _MAC.match(lower):
-        raise ValueError(f"{text!r} is no MAC; write six octets: 02:00:00:00:00:01")
+        raise ValueError(f"{shown(text)} is no MAC; write six octets: 02:00:00:00:00:01")
     canonical = lower.replace("-", ":")
     if int(canonical[:2], 16) & 1:
-        raise ValueError(f"{text!r} is a multicast MAC; the first octet must be even")
+        raise ValueError(f"{shown(text)} is a multicast MAC; the first octet must be even")
     if canonical == "00:00:00:00:00:00":
-        raise ValueError(f"{text!r} is no interface's MAC; write for example 02:00:00:00:00:01")
+        raise ValueError(f"{shown(text)} is no interface's MAC; write for example 02:00:00:00:00:01")
     return canonical
 
 

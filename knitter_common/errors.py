@@ -23,6 +23,11 @@ from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "knitter.io"
 
+# A status travels in the trailers, for which gRPC has 8 KiB: its message there twice, as grpc-message and in
+# grpc-status-details-bin. In octets, three for each that gRPC has to write as %XX.
+_MOST_TEXT = 2000
+_MOST_VALUE = 300  # of the metadata
+
 
 class KnitterError(Exception):
     """An error with a reason of the table. `message` names field, value and way out; `metadata` is for programs."""
@@ -178,10 +183,20 @@ REASONS: dict[str, ReasonRow] = {
 
 def to_status(error: KnitterError) -> status_pb2.Status:
     """The error as google.rpc.Status with its ErrorInfo, for an outcome of a stream or for grpc-status-details-bin."""
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    metadata = {key: _cut(value, _MOST_VALUE) for key, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     detail = any_pb2.Any()
     detail.Pack(info)
-    return status_pb2.Status(code=error.grpc_code.value[0], message=error.message, details=[detail])
+    return status_pb2.Status(code=error.grpc_code.value[0], message=_cut(error.message, _MOST_TEXT), details=[detail])
+
+
+def _cut(text: str, limit: int) -> str:
+    """Shortened in the middle: the field is at the beginning, the way out at the end."""
+    found, keep = text, len(text)
+    while len(found) > limit or sum(1 if " " <= sign <= "~" and sign != "%" else 3 * len(sign.encode()) for sign in found) > limit:
+        keep = min(keep * 3 // 4, limit)
+        found = f"{text[: keep // 2]} ... {text[len(text) - keep // 2 :]}"
+    return found
 
 
 def from_status(status: status_pb2.Status) -> KnitterError:

@@ -13,7 +13,7 @@ import grpc
 import structlog
 from grpc_status import rpc_status
 
-from knitter_common.errors import Internal, KnitterError, to_status
+from knitter_common.errors import Internal, KnitterError, Refused, to_status
 
 REQUEST_ID = "x-request-id"
 
@@ -81,8 +81,14 @@ def _request_id(context: Any) -> str:
 
 
 async def _abort(context: Any, error: Exception) -> None:
-    known = error if isinstance(error, KnitterError) else Internal("INTERNAL", "a defect; the log has it by request id")
-    if not isinstance(error, KnitterError):
+    if isinstance(error, KnitterError):
+        known = error
+        log.debug("refused", reason=error.reason, error=error.message)
+    elif isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED:
+        method = str(structlog.contextvars.get_contextvars().get("method", "")).rpartition("/")[2]
+        known = Refused("NOT_IMPLEMENTED", f"{method}: this release does not do it yet", method=method)  # as stubs tell it
+    else:
+        known = Internal("INTERNAL", "a defect; the log has it by request id")
         log.error("the handler failed", exc_info=error)
     status: Any = rpc_status.to_status(to_status(known))
     context.set_trailing_metadata(status.trailing_metadata)

@@ -5,6 +5,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -100,6 +101,17 @@ def test_an_error_travels_whole(reason: str) -> None:
     assert (type(got), got.reason, got.message, got.metadata) == (type(sent), reason, "ä message", {"field": "x", "count": "3"})
     assert status.code == sent.grpc_code.value[0]
     assert (got.cni_code, got.way_out) == (REASONS[reason].cni_code, REASONS[reason].way_out)
+
+
+@pytest.mark.parametrize("sign", ["x", "ä", "😀", "\0", "%"])
+def test_what_is_too_long_for_the_wire_keeps_its_beginning_and_its_end(sign: str) -> None:
+    sent = KnitterError("FIELD_INVALID", f"name: {sign * 100_000!r} is no name; use a-z", field="name", value=sign * 100_000)
+    status = to_status(sent)
+    got = from_status(status)
+    assert got.message.startswith("name: ")
+    assert got.message.endswith("is no name; use a-z")
+    assert got.metadata["field"] == "name"
+    assert len(quote(status.message)) + len(status.SerializeToString()) * 4 / 3 < 8000
 
 
 def test_metadata_may_have_any_key() -> None:
