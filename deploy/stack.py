@@ -156,7 +156,8 @@ def _await_default_network(stack: Stack, manager: str) -> None:
                         return
         except grpc.RpcError as error:
             said = stack.log("knitter-monitor").read_text(encoding="utf-8", errors="replace")
-            raise SystemExit(f"the default network is not applied ({error.code().name}); the monitor's log:\n{said[-4000:]}") from error
+            why = f"the default network is not applied ({error.code().name})"
+            raise SystemExit(f"{why}; the monitor's log:\n{said[-4000:]}") from error
 
 
 def _conflist() -> dict[str, Any]:
