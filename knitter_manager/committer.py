@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from knitter_common.errors import KnitterError
 from knitter_manager.state import Cluster
 from knitter_manager.store.protocol import AtRevision, Conflict, NotWriter, Store, StoreDown
 
@@ -44,6 +45,7 @@ class Committer:
     def __init__(self, store: Store, cluster: Cluster, clock: Callable[[], float]) -> None:
         self._store, self._cluster, self._clock = store, cluster, clock
         self.lost: Callable[[], None] = lambda: None  # called when the store says that another one writes
+        self.closed: KnitterError | None = None  # why nothing may be written now, if so
         self._waiting: list[Change] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._soon = False
@@ -56,7 +58,10 @@ class Committer:
             asyncio.get_running_loop().call_soon(self._flush)
 
     async def commit(self, conditions: Mapping[str, int], puts: Mapping[str, bytes], deletes: Sequence[str] = ()) -> int:
-        """A commit of its own, applied to the state when it returns. Raises as Store.commit does."""
+        """A commit of its own, applied to the state when it returns. Raises as Store.commit does, and StoreDown while it is
+        closed."""
+        if self.closed is not None:
+            raise StoreDown(self.closed.message)
         asked = [AtRevision(key, revision) for key, revision in conditions.items()]
         try:
             revision = await self._store.commit(asked, puts, deletes)

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from knitter_common.model import Quota
+from knitter_common.model import NetworkType, Quota
+from knitter_common.objects.validate import type_name
 from knitter_common.serve.logs import LogSettings
 from knitter_common.serve.server import ServerSettings
 from knitter_common.settings import Seconds, setting
@@ -21,6 +22,14 @@ class QuotaSettings:
 
 
 @dataclass(frozen=True)
+class SegmentationSettings:
+    """Where the ids of overlays and VLANs come from when nobody asks for one. An id that is asked for may lie outside."""
+
+    vni: str = setting("VNIs of overlays, low-high", "5000-14999")
+    vlans: dict[str, str] = setting('VLAN ids, low-high, by physical network; "*" stands for all others', {"*": "2-4094"})
+
+
+@dataclass(frozen=True)
 class ManagerSettings:
     """knitter-manager."""
 
@@ -29,6 +38,15 @@ class ManagerSettings:
     store: StoreSettings = setting("where the state is kept", StoreSettings())
     default_network: str = setting("the network that a wish without a network means, tenant/name", "admin/default")
     rest: Seconds = setting("how long a released address rests where its network does not say", Seconds(30.0), low=0)
+    sticky_ttl: Seconds = setting(
+        "how long the addresses of a sticky pod wait for the next pod of that name; 0 for not at all", Seconds(24 * 3600.0), low=0
+    )
+    segmentation: SegmentationSettings = setting("ids of overlays and VLANs", SegmentationSettings())
+    allowed_types: tuple[str, ...] = setting(
+        "types of networks that tenants may create where the tenant says nothing",
+        ("bridge", "vxlan"),
+        choices=tuple(type_name(one) for one in NetworkType),
+    )
     heartbeat: Seconds = setting("after how much silence a feed of changes sends a sign of life", Seconds(5.0), low=0.05)
     quota: QuotaSettings = setting("limits of tenants that have none of their own", QuotaSettings())
     server: ServerSettings = setting("the gRPC server", ServerSettings())

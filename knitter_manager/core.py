@@ -8,6 +8,8 @@ from typing import Any
 
 import structlog
 
+from knitter_common.model import NetworkType
+from knitter_common.objects.validate import type_name
 from knitter_manager.allocation.jobs import Jobs
 from knitter_manager.allocation.planner import Planner
 from knitter_manager.allocation.reconcile import Reconciler
@@ -15,13 +17,20 @@ from knitter_manager.allocation.sets import PortSets
 from knitter_manager.committer import Committer
 from knitter_manager.config import ManagerSettings
 from knitter_manager.feed import Feed
+from knitter_manager.objects.adoption import Adoption
 from knitter_manager.objects.book import Book
+from knitter_manager.objects.claims import Claims
+from knitter_manager.objects.groups import Groups
 from knitter_manager.objects.networks import Networks
 from knitter_manager.objects.nodes import Nodes
+from knitter_manager.objects.segments import Segments
+from knitter_manager.objects.tenants import Tenants, Undertaker
 from knitter_manager.role import Role
+from knitter_manager.standing import Standing
 from knitter_manager.state import Cluster
 from knitter_manager.store import Store
 from knitter_manager.sweeper import Sweeper
+from knitter_manager.usage import Addresses
 
 log = structlog.get_logger()
 
@@ -41,33 +50,47 @@ class Core:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.settings, self.store, self.clock = settings, store, clock
+        self.settings, self.store, self.clock, self.wall = settings, store, clock, wall
         self.cluster = Cluster(settings.default_network)
         self.committer = Committer(store, self.cluster, clock)
-        self.feed = Feed(store, self.cluster, clock)
-        self.role = Role(store, self.cluster, self.committer, self.feed, clock)
+        self.standing = Standing(self.cluster)
+        self.feed = Feed(store, self.cluster, self.standing, clock, lambda: Cluster(settings.default_network))
+        self.role = Role(store, self.cluster, self.committer, self.feed, self.standing, clock)
         self.committer.lost = self.role.lost
         self.planner = Planner(self.cluster, settings.limits, clock, wall)
         self.jobs = Jobs(store, self.cluster, self.committer, clock)
         may_write, allowed = self.role.may_write, self.role.allowed
-        self.sets = PortSets(self.cluster, self.planner, self.jobs, may_write, allowed)
+        self.sets = PortSets(self.cluster, self.planner, self.jobs, may_write, allowed, self._sticky_until)
         book = Book(self.cluster, self.committer, may_write, clock, wall)
         self.nodes = Nodes(book, lambda name: self.reconciler.free(name))
         self.reconciler = Reconciler(self.cluster, self.jobs, self.sets, self.nodes.register, may_write)
-        self.networks = Networks(book, new_id, self.planner.quota_of)
-        self.sweeper = Sweeper(self.cluster, self.committer, self.role.writing, settings.rest, clock)
+        segmentation = settings.segmentation
+        self.segments = Segments(self.cluster, segmentation.vni, segmentation.vlans, settings.rest, wall)
+        types = [one for one in NetworkType if type_name(one) in settings.allowed_types]
+        self.networks = Networks(book, self.planner, self.segments, new_id, types)
+        self.tenants = Tenants(book, self.planner.quota_of)
+        self.groups = Groups(book, store, self.planner, new_id, clock, settings.rest)
+        self.claims = Claims(book, store, self.planner)
+        self.adoption = Adoption(book)
+        self.addresses = Addresses(self.cluster, store)
+        self.undertaker = Undertaker(book, self.role.writing, self.sets, self.claims, self.groups, self.networks)
+        self.sweeper = Sweeper(self.cluster, self.committer, self.sets, self.segments, settings.rest, clock, wall)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[Any]] = []
+
+    def _sticky_until(self) -> int:
+        ttl = self.settings.sticky_ttl
+        return self.wall() + int(ttl * 1e9) if ttl else 0
 
     async def load(self) -> None:
         """Brings the state up from the store and follows its changes from then on."""
         begin = time.monotonic()
-        snapshot = await self.store.load()
-        await self.cluster.load(snapshot.epoch, snapshot.revision, snapshot.batches, self.clock())
+        await self.feed.load()
         seconds = round(time.monotonic() - begin, 3)
         log.info("loaded", seconds=seconds, revision=self.cluster.revision, sets=len(self.cluster.sets))
         self._spawn(self.feed.follow())
-        self._spawn(self.sweeper.run())
+        self._spawn(self.sweeper.run(self.role.writing))
+        self._spawn(self.undertaker.run())
 
     async def lead(self, name: str) -> None:
         """Writes whenever it can, under this name. Returns when this manager writes, or when another one does."""

@@ -25,7 +25,7 @@ class ManagerDaemon:
         """Serves reads once the state is loaded. Returns when this manager writes, or when another one does."""
         core = self._core = Core(self._settings, self._store or await open_store(self._settings.store))
         await core.load()
-        manager_pb2_grpc.add_ManagerServiceServicer_to_server(ManagerService(core), self._server.grpc)  # type: ignore[abstract]
+        manager_pb2_grpc.add_ManagerServiceServicer_to_server(ManagerService(core), self._server.grpc)
         address = await self._server.start()
         await core.lead(self._settings.name or address)
         await self._server.serving()

@@ -14,8 +14,9 @@ import structlog
 from knitter.v1 import types_pb2 as types
 from knitter_common import convert
 from knitter_manager import keys
+from knitter_manager.standing import EPOCH, RESTORING, Standing
 from knitter_manager.state import Cluster
-from knitter_manager.store.protocol import Commit, Store, StoreDown
+from knitter_manager.store.protocol import Commit, Compacted, Store, StoreDown
 
 log = structlog.get_logger()
 
@@ -32,22 +33,45 @@ _OBJECTS: dict[str, str] = {  # family of keys → field of Change
 
 
 class Feed:
-    """One per manager. `reload` brings the state up anew when the log has gone on without us; `clock` is monotonic, in seconds."""
+    """One per manager. `clock` is monotonic, in seconds; `empty` makes an empty state, for loading anew."""
 
-    def __init__(self, store: Store, cluster: Cluster, clock: Callable[[], float]) -> None:
-        self._store, self._cluster, self._clock = store, cluster, clock
+    def __init__(
+        self, store: Store, cluster: Cluster, standing: Standing, clock: Callable[[], float], empty: Callable[[], Cluster]
+    ) -> None:
+        self._store, self._cluster, self._standing, self._clock, self._empty = store, cluster, standing, clock, empty
         self._ring: deque[Commit] = deque(maxlen=RING)
         self._news = asyncio.Event()
+        self._stale = False  # the state must be loaded anew
+
+    async def load(self) -> None:
+        """Brings the state up from the store, in place of what it was. Raises StoreDown; then it is as before."""
+        snapshot = await self._store.load()
+        loaded = self._empty()
+        await loaded.load(snapshot.epoch, snapshot.revision, snapshot.batches, self._clock())
+        self._standing.store_id = snapshot.epoch.rpartition(".")[0]
+        self._cluster.become(loaded)
+        self._cluster.epoch = self._standing.epoch
+        self._ring.clear()
+        self._stale = False
+        self.wake()
 
     async def follow(self) -> None:
-        """Follows for ever. Raises Compacted when the store has forgotten what comes next."""
+        """Follows for ever. What the store has forgotten meanwhile is made up for by loading anew."""
         pause = 0.05
         while True:
             try:
+                if self._stale:
+                    await self.load()
+                    log.info("loaded anew", revision=self._cluster.revision, epoch=self._cluster.epoch)
                 async with aclosing(self._store.changes(self._cluster.revision)) as changes:  # type: ignore[type-var]
                     async for commits in changes:
                         pause = 0.05
                         self._take(commits)
+                        if self._stale:
+                            break
+            except Compacted as error:
+                log.warning("the store has forgotten what came next", error=str(error))
+                self._stale = True
             except StoreDown as error:
                 log.warning("the store's changes cannot be followed", error=str(error))
                 await asyncio.sleep(pause)
@@ -56,14 +80,19 @@ class Feed:
     def _take(self, commits: Sequence[Commit]) -> None:
         now = self._clock()
         for commit in commits:
-            if commit.revision > self._cluster.revision:
-                self._cluster.told(commit, now)
-                self._ring.append(commit)
-        self.wake()
-
-    def restart(self) -> None:
-        """The state was loaded anew."""
-        self._ring.clear()
+            if commit.revision <= self._cluster.revision:
+                continue
+            between = self._standing.applying
+            if between and RESTORING not in commit.puts and RESTORING not in commit.deletes:
+                self._cluster.revision = commit.revision  # half of another state: what we know stays what was
+                continue
+            if between:
+                self._stale = True
+                return
+            self._cluster.told(commit, now)
+            if EPOCH in commit.puts:
+                self._cluster.epoch = self._standing.epoch
+            self._ring.append(commit)
         self.wake()
 
     async def until(self, revision: int) -> None:
@@ -136,7 +165,8 @@ def snapshot_of(cluster: Cluster) -> Iterator[types.Change]:
     tenants = [entry.tenant for entry in cluster.tenants.values() if entry.tenant.revision]
     nodes = [entry.node for entry in cluster.nodes.values() if entry.node.revision]
     networks = [entry.network for entry in cluster.networks.values()]
-    groups, claims, sets = list(cluster.groups.values()), list(cluster.claims.values()), list(cluster.sets.values())
+    groups = [entry.group for network in cluster.networks.values() for entry in network.groups.values()]
+    claims, sets = list(cluster.claims.values()), list(cluster.sets.values())
     for tenant in tenants:
         yield types.Change(revision=tenant.revision, tenant=convert.tenant_to_proto(tenant))
     for node in nodes:

@@ -13,6 +13,11 @@ CLAIM = "claim/"
 NODE = "node/"
 META = "meta/"
 
+# What the state is made of; `meta` tells of the store itself.
+FAMILIES = frozenset(
+    ("portset", "addr", "mac", "network", "net", "tenant", "group", "claim", "node", "vid", "owed")
+)
+
 
 def port_set(owner_key: str) -> str:
     """One port set."""
@@ -57,6 +62,16 @@ def claim(tenant_name: str, name: str) -> str:
 def node(name: str) -> str:
     """A node."""
     return NODE + name
+
+
+def owed(network_id: str, node: str) -> str:
+    """A node that is gone carried the network, and has not said that it does not any more."""
+    return f"owed/{network_id}/{node}"
+
+
+def vid(space: str, number: int) -> str:
+    """Which network has a segmentation id; an empty value means that the id rests."""
+    return f"vid/{space}/{number:08d}"
 
 
 def owner_of(owner_key: str) -> Owner:

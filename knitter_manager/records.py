@@ -7,8 +7,8 @@ the message: what is kept can be sent as it is, and a million sets are a million
 from typing import NamedTuple
 
 from knitter.v1 import types_pb2 as types
-from knitter_common.convert import port_set_from_proto, port_set_to_proto
-from knitter_common.model import PortSet
+from knitter_common.convert import network_to_proto, port_set_from_proto, port_set_to_proto, time_from_proto
+from knitter_common.model import Network, PortSet
 
 _REVISION_TAG = bytes(((types.PortSet.DESCRIPTOR.fields_by_name["revision"].number << 3) | 0,))  # a varint
 
@@ -20,7 +20,9 @@ class Holding(NamedTuple):
     node: str
     networks: tuple[str, ...]
     ports: int
-    addresses: int
+    addresses: int  # its own; those of claims count for the claim
+    sticky: str = ""  # of a pod that keeps its addresses: "namespace/name"
+    expires: int = 0  # when a kept one ends, in nanoseconds since 1970
 
 
 def stored(port_set: PortSet) -> bytes:
@@ -53,14 +55,22 @@ def port_set_of(record: bytes) -> PortSet:
 def holding_of(record: bytes) -> Holding:
     """What the indices need of it."""
     message = types.PortSet.FromString(record)
-    ports = message.ports
+    ports, wishes = message.ports, message.wishes
+    sticky, expires = "", 0
+    if message.sticky and message.owner.HasField("pod"):
+        sticky = f"{message.owner.pod.namespace}/{message.owner.pod.name}"
+        expires = time_from_proto(message.expire_time) if message.HasField("expire_time") else 0
     if len(ports) == 1:
         port = ports[0]
-        return Holding(message.tenant, message.node, (port.network_id,), 1, len(port.addresses))
-    return Holding(
-        message.tenant,
-        message.node,
-        tuple({port.network_id for port in ports}),
-        len(ports),
-        sum(len(port.addresses) for port in ports),
-    )
+        count = 0 if wishes and wishes[0].ip_claim else len(port.addresses)
+        return Holding(message.tenant, message.node, (port.network_id,), 1, count, sticky, expires)
+    own = [len(port.addresses) for at, port in enumerate(ports) if not (at < len(wishes) and wishes[at].ip_claim)]
+    networks = tuple({port.network_id for port in ports})
+    return Holding(message.tenant, message.node, networks, len(ports), sum(own), sticky, expires)
+
+
+def stored_network(network: Network) -> bytes:
+    """The value for the store."""
+    message = network_to_proto(network)
+    message.revision = 0
+    return message.SerializeToString()

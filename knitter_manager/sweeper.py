@@ -1,14 +1,15 @@
-"""Forgets the records of rests that are over, in small commits, so that the store holds one record per held address and little
-more."""
+"""What ends by itself: records of rests that are over, sticky addresses whose time is over, segmentation ids that have rested."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
+from knitter_common.errors import KnitterError
 from knitter_manager import keys, numbers
+from knitter_manager.allocation.sets import PortSets
 from knitter_manager.committer import Committer
-from knitter_manager.ipam.space import Space
+from knitter_manager.objects.segments import Segments
 from knitter_manager.state import Cluster, NetworkEntry
 from knitter_manager.store.protocol import Conflict, NotWriter, StoreDown
 
@@ -19,37 +20,63 @@ _PERIOD = 2.0  # seconds between two looks
 
 
 class Sweeper:
-    """`rest` is the default rest and `clock` the monotonic clock, both in seconds."""
+    """`rest` is the default rest and `clock` the monotonic clock, both in seconds; `wall` is in nanoseconds since 1970."""
 
     def __init__(
-        self, cluster: Cluster, committer: Committer, writing: asyncio.Event, rest: float, clock: Callable[[], float]
+        self,
+        cluster: Cluster,
+        committer: Committer,
+        sets: PortSets,
+        segments: Segments,
+        rest: float,
+        clock: Callable[[], float],
+        wall: Callable[[], int],
     ) -> None:
-        self._cluster, self._committer, self._writing, self._rest, self._clock = cluster, committer, writing, rest, clock
+        self._cluster, self._committer, self._sets, self._segments = cluster, committer, sets, segments
+        self._rest, self._clock, self._wall = rest, clock, wall
 
-    async def run(self) -> None:
+    async def run(self, writing: asyncio.Event) -> None:
         """For ever, while this manager writes."""
         while True:
-            await self._writing.wait()
+            await writing.wait()
             try:
                 await self.sweep()
-            except (Conflict, NotWriter, StoreDown) as error:
-                log.debug("rests are swept later", error=str(error))
+            except (KnitterError, NotWriter, StoreDown) as error:
+                log.debug("swept later", error=str(error))
             await asyncio.sleep(_PERIOD)
 
     async def sweep(self) -> None:
-        """Once over all networks."""
+        """Once over everything."""
         for entry in list(self._cluster.networks.values()):
-            over = self._over(entry)
-            for begin in range(0, len(over), _BATCH):
-                part = over[begin : begin + _BATCH]
-                conditions = {
-                    keys.address(entry.network.id, numbers.to_text(space.version, address)): mark
-                    for space, address, mark in part
-                    if space.mark_of(address) == mark
-                }
-                if conditions:
-                    await self._committer.commit(conditions, {}, tuple(conditions))
+            await self._forget(self._rested(entry))
+        await self._forget({key: self._cluster.vids[key].revision for key in self._segments.rested()})
+        now = self._wall()
+        for owner_key in [owner_key for owner_key, until in self._cluster.kept.items() if until <= now]:
+            await self._sets.end_for_good(keys.owner_of(owner_key))
+            log.info("sticky addresses were not asked for again in time", owner=owner_key)
 
-    def _over(self, entry: NetworkEntry) -> list[tuple[Space, int, int]]:
+    def _rested(self, entry: NetworkEntry) -> dict[str, int]:
+        """Records of rests that are over, with their revisions."""
         rest = self._rest if entry.network.rest is None else entry.network.rest
-        return [(space, address, mark) for space in entry.spaces for address, mark in space.settle(self._clock(), rest)]
+        return {
+            keys.address(entry.network.id, numbers.to_text(space.version, address)): mark
+            for space in entry.spaces
+            for address, mark in space.settle(self._clock(), rest)
+        }
+
+    async def _forget(self, records: dict[str, int]) -> None:
+        """Deletes records that are still what they were; one that is not, since it was just taken, does not stop the others."""
+        todo = list(records)
+        for begin in range(0, len(todo), _BATCH):
+            part = todo[begin : begin + _BATCH]
+            try:
+                await self._delete(part, records)
+            except Conflict:
+                for key in part:
+                    try:
+                        await self._delete([key], records)
+                    except Conflict as conflict:
+                        log.debug("a record is not to be swept any more", key=conflict.key)
+
+    async def _delete(self, part: Sequence[str], records: dict[str, int]) -> None:
+        await self._committer.commit({key: records[key] for key in part}, {}, part)

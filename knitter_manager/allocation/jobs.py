@@ -42,6 +42,7 @@ _FIRST = Attempt()
 
 @dataclass(slots=True, eq=False)
 class _Job:
+    turn: str
     owner_key: str
     step: Step
     future: "asyncio.Future[Answer]"
@@ -53,29 +54,30 @@ class Jobs:
 
     def __init__(self, store: Store, cluster: Cluster, committer: Committer, clock: Callable[[], float]) -> None:
         self._store, self._cluster, self._committer, self._clock = store, cluster, committer, clock
-        self._busy: dict[str, deque[_Job]] = {}  # owner's key → what waits for the operation under way
+        self._busy: dict[str, deque[_Job]] = {}  # turn → what waits for the operation under way
         self._doubtful: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def run(self, owner_key: str, step: Step) -> "asyncio.Future[Answer]":
-        """Starts an operation; the future ends with its answer, or with a KnitterError. Cancelling it does not undo anything."""
-        job = _Job(owner_key, step, asyncio.get_running_loop().create_future())
-        if owner_key in self._doubtful:
+    def run(self, turn: str, owner_key: str, step: Step) -> "asyncio.Future[Answer]":
+        """Starts an operation on an owner's set; the future ends with its answer, or with a KnitterError. Cancelling it does
+        not undo anything. Operations of the same `turn` wait for one another."""
+        job = _Job(turn, owner_key, step, asyncio.get_running_loop().create_future())
+        if turn in self._doubtful:
             _fail(job, _doubt(owner_key))
-        elif owner_key in self._busy:
-            self._busy[owner_key].append(job)
+        elif turn in self._busy:
+            self._busy[turn].append(job)
         else:
-            self._busy[owner_key] = deque((job,))
-            self._next(owner_key)
+            self._busy[turn] = deque((job,))
+            self._next(turn)
         return job.future
 
-    def _next(self, owner_key: str) -> None:
+    def _next(self, turn: str) -> None:
         """Goes on with what waits, until something is under way or nothing is left."""
-        waiting = self._busy[owner_key]
+        waiting = self._busy[turn]
         while waiting:
             if self._begun(waiting.popleft()):
                 return
-        del self._busy[owner_key]
+        del self._busy[turn]
 
     def _begun(self, job: _Job) -> bool:
         """Tries the step: whether a commit is under way now; else it is answered."""
@@ -104,23 +106,23 @@ class Jobs:
         plan.undo()
         if isinstance(end, NotWriter):
             _fail(job, not_writer(end.writer))
-            self._next(job.owner_key)
+            self._next(job.turn)
             return
         self._cluster.refresh(end.key, end.current, self._clock())
         job.attempt = Attempt(job.attempt.number + 1, end)
         if job.attempt.number < ATTEMPTS:
             if not self._begun(job):
-                self._next(job.owner_key)
+                self._next(job.turn)
             return
         _fail(job, Internal("INTERNAL", f"{keys.said(job.owner_key)}: the store disagrees again and again, last about {end.key}"))
-        self._next(job.owner_key)
+        self._next(job.turn)
 
     def _finish(self, job: _Job, plan: Plan, revision: int) -> None:
         plan.settle()
         if not job.future.done():
             value = plan.puts.get(keys.PORT_SET + job.owner_key)
             job.future.set_result(None if value is None else kept(value, revision))
-        self._next(job.owner_key)
+        self._next(job.turn)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -142,11 +144,11 @@ class Jobs:
     def _doubt(self, job: _Job, plan: Plan, error: StoreDown) -> None:
         """Nobody knows whether it was written: what was taken stays taken until the store tells."""
         log.warning("a commit was not answered", owner=job.owner_key, error=str(error))
-        self._doubtful.add(job.owner_key)
+        self._doubtful.add(job.turn)
         _fail(job, store_unavailable(error))
-        for waiting in self._busy[job.owner_key]:
-            _fail(waiting, _doubt(job.owner_key))
-        self._busy[job.owner_key].clear()
+        for waiting in self._busy[job.turn]:
+            _fail(waiting, _doubt(waiting.owner_key))
+        self._busy[job.turn].clear()
         self._spawn(self._settle_doubt(job, plan))
 
     async def _settle_doubt(self, job: _Job, plan: Plan) -> None:
@@ -169,8 +171,8 @@ class Jobs:
             plan.settle()
         else:
             plan.undo()
-        self._doubtful.discard(job.owner_key)
-        self._next(job.owner_key)
+        self._doubtful.discard(job.turn)
+        self._next(job.turn)
 
     async def close(self) -> None:
         """Gives up on what is in doubt."""

@@ -5,12 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from knitter_common.addresses import address as checked_address
-from knitter_common.errors import Exhausted, Invalid
+from knitter_common.convert import tenant_to_proto
+from knitter_common.errors import Exhausted, Invalid, Refused
 from knitter_common.model import (
     MAX_ADDRESSES,
     MAX_PORTS,
     Allocation,
     NetworkType,
+    ObjectState,
+    Owner,
     Port,
     PortAddress,
     PortSet,
@@ -21,9 +24,12 @@ from knitter_common.model import (
 )
 from knitter_common.names import interface as checked_interface
 from knitter_manager import keys
-from knitter_manager.allocation.addresses import PortAddresses
+from knitter_manager.allocation.addresses import PortAddresses, group_for, port_address
+from knitter_manager.allocation.asker import Asker, asker_of, refuse_unless_usable
+from knitter_manager.allocation.claiming import find_claim, use_claim
+from knitter_manager.allocation.ending import own_ports
 from knitter_manager.allocation.plan import Plan
-from knitter_manager.records import stored
+from knitter_manager.ipam.mac import port_identity
 from knitter_manager.state import Cluster, NetworkEntry, TenantEntry
 
 _DEFAULT_WISHES = (Wish(interface="eth0", roles=("std",), primary=True, place="default network"),)
@@ -46,10 +52,12 @@ class Planner:
     """`clock` is the monotonic clock in seconds, `wall` the time of day in nanoseconds since 1970."""
 
     def __init__(self, cluster: Cluster, limits: Limits, clock: Callable[[], float], wall: Callable[[], int]) -> None:
-        self._cluster, self._limits, self._clock, self._wall = cluster, limits, clock, wall
+        self.cluster = self._cluster = cluster
+        self._limits, self._clock, self._wall = limits, clock, wall
 
     def plan(self, wanted: Allocation, before: PortSet | None = None, attempt: int = 0) -> tuple[Plan, PortSet]:
-        """A plan with its conditions and puts, and the set it makes. `before` is the owner's set now: what still fits is kept.
+        """A plan for the ports, and the set it makes, which the caller stores. `before` is the owner's set now: what still
+        fits is kept.
 
         Raises KnitterError; then nothing is taken.
         """
@@ -61,30 +69,31 @@ class Planner:
             raise
 
     def _plan(self, plan: Plan, wanted: Allocation, before: PortSet | None, attempt: int) -> PortSet:
-        owner_key = wanted.owner.key
         tenant = wanted.tenant or default_tenant(wanted.owner)
+        self.ensure_tenant(plan, tenant)
         wishes = wanted.wishes or _DEFAULT_WISHES
         if len(wishes) > MAX_PORTS:
             said = f"{len(wishes)} interfaces are wanted; one owner has at most {MAX_PORTS}"
             raise Invalid("LIMIT_EXCEEDED", said, limit=MAX_PORTS)
         entries = [self._cluster.names.find(tenant, wish.network, place_of(wish, at)) for at, wish in enumerate(wishes)]
         interfaces = interface_names(wishes, [entry.network.name for entry in entries])
-        old = {port.interface: port for port in before.ports} if before else NO_PORTS
-        free_families = {_hop(hop, place_of(wish, at)) for at, wish in enumerate(wishes) for hop in wish.default_routes}
+        asker = asker_of(self._cluster, tenant, wanted.labels, wanted.node)
+        routed = {_hop(hop, place_of(wish, at)) for at, wish in enumerate(wishes) for hop in wish.default_routes}
+        old = {port.interface: port for port in own_ports(before)} if before else NO_PORTS
+        wired = _Wiring(self, plan, wanted.owner, asker, before.owner if before else None, routed, attempt)
         ports = []
         for at, (wish, entry) in enumerate(zip(wishes, entries, strict=True)):
-            place, kept = place_of(wish, at), old.get(interfaces[at])
+            kept = old.get(interfaces[at])
             same = kept if kept is not None and kept.network_id == entry.network.id else None
-            plan.read(entry)
-            addresses = PortAddresses(plan, entry, owner_key, place, self._clock(), self._limits.rest)
-            ports.append(_port(addresses, entry, wish, interfaces[at], same, attempt, free_families))
+            ports.append(wired.port(wish, entry, interfaces[at], same, place_of(wish, at)))
         count = sum(len(port.addresses) for port in ports)
         if count > MAX_ADDRESSES:
             said = f"{count} addresses are wanted; one owner has at most {MAX_ADDRESSES}"
             raise Invalid("LIMIT_EXCEEDED", said, limit=MAX_ADDRESSES)
-        old_count = sum(len(port.addresses) for port in before.ports) if before else 0
-        self._charge(plan, tenant, len(ports) - len(old), count - old_count)
-        port_set = PortSet(
+        own = sum(len(port.addresses) for wish, port in zip(wishes, ports, strict=True) if not wish.ip_claim)
+        had = sum(len(port.addresses) for port in old.values())
+        self.charge(plan, tenant, len(ports) - (len(before.ports) if before else 0), own - had)
+        return PortSet(
             owner=wanted.owner,
             tenant=tenant,
             node=wanted.node,
@@ -95,12 +104,23 @@ class Planner:
             labels=wanted.labels,
             sticky=wanted.sticky,
         )
-        key = keys.port_set(owner_key)
-        plan.conditions[key] = before.revision if before else 0
-        plan.puts[key] = stored(port_set)
-        return port_set
 
-    def _charge(self, plan: Plan, name: str, ports: int, addresses: int) -> None:
+    def addresses(self, plan: Plan, entry: NetworkEntry, owner_key: str, place: str, asker: Asker) -> PortAddresses:
+        """Where one port's addresses come from."""
+        return PortAddresses(plan, entry, owner_key, place, asker, self._clock(), self._limits.rest)
+
+    def ensure_tenant(self, plan: Plan, name: str) -> None:
+        """A tenant is made when it is first used. Raises Refused(OBJECT_DELETING)."""
+        tenant = self._cluster.tenant(name).tenant
+        if tenant.state is ObjectState.DELETING:
+            raise Refused("OBJECT_DELETING", f"tenant {name} is being deleted, and takes nothing new", tenant=name)
+        if not tenant.revision:
+            made = replace(tenant, create_time=self._wall(), source="api")
+            plan.conditions[keys.tenant(name)] = 0
+            plan.puts[keys.tenant(name)] = tenant_to_proto(made).SerializeToString()
+
+    def charge(self, plan: Plan, name: str, ports: int, addresses: int) -> None:
+        """Counts what the tenant will hold in addition. Raises Exhausted(QUOTA_EXCEEDED)."""
         entry = self._cluster.tenant(name)
         quota = self.quota_of(entry)
         for what, limit, used, more in (
@@ -162,37 +182,74 @@ def interface_names(wishes: Sequence[Wish], networks: Sequence[str]) -> list[str
     return names
 
 
-def _port(
-    source: PortAddresses, entry: NetworkEntry, wish: Wish, interface: str, kept: Port | None, attempt: int, routed: set[int]
-) -> Port:
-    network = entry.network
-    stay = tuple(address.cidr.partition("/")[0] for address in kept.addresses) if kept else ()
-    addresses = source.take(wish, stay)
-    name, mac = source.identity(wish, interface, kept.mac if kept else "", attempt)
-    return Port(
-        id=name,
-        network_id=network.id,
-        network=network.path,
-        interface=interface,
-        mac=mac,
-        addresses=addresses,
-        routes=routes_of(entry, wish, addresses, routed),
-        mtu=network.mtu,
-        roles=wish.roles,
-        nic_type=wish.nic_type,
-        accelerate=wish.accelerate,
-        metadata=wish.metadata,
-        type=network.type,
-        physical_network=network.physical_network,
-        segmentation_id=network.segmentation_id,
-        node_gateway=network.type in _ON_NODES and not network.external_gateway and any(one.gateway for one in addresses),
-        masquerade=network.masquerade,
-        dns=network.dns,
-        primary=wish.primary,
-        place=wish.place,
-        bandwidth=wish.bandwidth,
-        ip_group=wish.ip_group,
-    )
+class _Wiring:
+    """Makes the ports of one plan."""
+
+    def __init__(
+        self, planner: Planner, plan: Plan, owner: Owner, asker: Asker, before: Owner | None, routed: set[int], attempt: int
+    ) -> None:
+        self._planner, self._plan, self._owner, self._asker = planner, plan, owner, asker
+        self._owner_key, self._before, self._routed, self._attempt = owner.key, before, routed, attempt
+
+    def port(self, wish: Wish, entry: NetworkEntry, interface: str, kept: Port | None, place: str) -> Port:
+        """One port. `kept` is the owner's on that network under that name."""
+        network = entry.network
+        if network.state is ObjectState.DELETING:
+            raise Refused("OBJECT_DELETING", f"{place}: network {network.path} is being deleted", network=network.path)
+        refuse_unless_usable(entry, self._asker, place)
+        self._plan.read(entry)
+        if wish.ip_claim:
+            name, addresses, mac, group = *self._claimed(wish, entry, interface, place), ""
+        else:
+            name, addresses, mac, group = self._own(wish, entry, interface, kept, place)
+        return Port(
+            id=name,
+            network_id=network.id,
+            network=network.path,
+            interface=interface,
+            mac=mac,
+            addresses=addresses,
+            routes=routes_of(entry, wish, addresses, self._routed),
+            mtu=network.mtu,
+            roles=wish.roles,
+            nic_type=wish.nic_type,
+            accelerate=wish.accelerate,
+            metadata=wish.metadata,
+            type=network.type,
+            physical_network=network.physical_network,
+            segmentation_id=network.segmentation_id,
+            node_gateway=network.type in _ON_NODES and not network.external_gateway and any(one.gateway for one in addresses),
+            masquerade=network.masquerade,
+            dns=network.dns,
+            primary=wish.primary,
+            place=wish.place,
+            bandwidth=wish.bandwidth,
+            ip_group=group,
+        )
+
+    def _own(
+        self, wish: Wish, entry: NetworkEntry, interface: str, kept: Port | None, place: str
+    ) -> tuple[str, tuple[PortAddress, ...], str, str]:
+        source = self._planner.addresses(self._plan, entry, self._owner_key, place, self._asker)
+        stay = [address.cidr.partition("/")[0] for address in kept.addresses] if kept else ()
+        group = group_for(entry, wish, self._asker, place)
+        addresses = source.take(wish, stay, group)
+        name, mac = source.identity(wish, interface, kept.mac if kept else "", self._attempt)
+        return name, addresses, mac, group.group.name if group else ""
+
+    def _claimed(
+        self, wish: Wish, entry: NetworkEntry, interface: str, place: str
+    ) -> tuple[str, tuple[PortAddress, ...], str]:
+        if wish.addresses or wish.mac or wish.ip_group:
+            said = f"{place}: names a claim, which brings its own addresses and MAC; remove the addresses, the MAC and the group"
+            raise Invalid("WISH_INVALID", said, ip_claim=wish.ip_claim)
+        claim = find_claim(self._planner.cluster, self._asker.tenant, wish.ip_claim, entry.network, place)
+        use_claim(self._plan, claim, self._owner, self._before, place)
+        addresses = []
+        for one in claim.addresses:  # gateways may have changed since
+            at = entry.space_of(one.cidr.partition("/")[0])
+            addresses.append(port_address(*at) if at is not None else one)
+        return port_identity(self._owner_key, interface)[0], tuple(addresses), claim.mac
 
 
 def routes_of(entry: NetworkEntry, wish: Wish, addresses: Sequence[PortAddress], routed: set[int]) -> tuple[Route, ...]:

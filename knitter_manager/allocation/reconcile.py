@@ -9,9 +9,10 @@ import structlog
 from knitter_common.errors import Invalid, KnitterError, NotFound, Refused
 from knitter_common.model import Node, Owner, PodOwner, PortSet, PortSetState
 from knitter_manager import keys
+from knitter_manager.allocation.ending import let_go, rewrite, take_exactly
 from knitter_manager.allocation.jobs import Answer, Attempt, Jobs
 from knitter_manager.allocation.plan import Plan
-from knitter_manager.allocation.sets import PortSets
+from knitter_manager.allocation.sets import PortSets, turn_of
 from knitter_manager.records import port_set_of, stored
 from knitter_manager.state import Cluster
 
@@ -79,7 +80,7 @@ class Reconciler:
             learned = isinstance(plan, Plan)
             return plan
 
-        await self._jobs.run(told.owner.key, step)
+        await self._jobs.run(turn_of(told.owner), told.owner.key, step)
         return learned
 
     def _adoption(self, node: str, told: PortSet) -> Plan | Answer:
@@ -90,8 +91,7 @@ class Reconciler:
                 after = replace(before, node=node, binding=told.binding or before.binding, revision=0)
                 if after == replace(before, revision=0):
                     return record
-                key = keys.port_set(told.owner.key)
-                return Plan(conditions={key: before.revision}, puts={key: stored(after)})
+                return rewrite(before, after)
             if before.binding is not None and before.node != node:
                 raise Refused("OBJECT_IN_USE", f"{keys.said(told.owner.key)} is used on node {before.node}")
             return self._take_over(node, told, before)
@@ -104,8 +104,8 @@ class Reconciler:
         after = replace(told, node=node, revision=0, error=None, state=before.state if before else state)
         plan = Plan(conditions={key: before.revision if before else 0}, puts={key: stored(after)})
         try:
-            self._sets.let_go(plan, before, after)
-            self._sets.take_exactly(plan, after, before)
+            let_go(plan, self._cluster, before, after)
+            take_exactly(plan, self._cluster, after, before)
         except BaseException:
             plan.undo()
             raise
@@ -117,8 +117,7 @@ class Reconciler:
         """The node is gone or forgotten: what was lent to it is free, and what it used is unbound."""
         endings = []
         for owner_key in list(self._cluster.node(node).owners):
-            owner = keys.owner_of(owner_key)
-            endings.append(self._jobs.run(owner_key, lambda _, owner=owner: self._sets.without_node(owner, node)))  # type: ignore[misc]
+            endings.append(self._sets.without_node(keys.owner_of(owner_key), node))
         for ended in await asyncio.gather(*endings, return_exceptions=True):
             if isinstance(ended, KnitterError):
                 log.warning("a set of a node that is gone was not freed", node=node, error=ended.message)

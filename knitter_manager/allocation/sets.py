@@ -2,6 +2,9 @@
 
     reserved ──(owner ends it, a node may carry it)──► lent ──(the node gives it back, or is gone)──► released, its addresses rest
         └───────────────(owner ends it, no node carries it)──────────────────────────────────────────►
+
+A sticky pod's set is not released but kept: the next pod of that namespace and name takes it over, on whatever node; or its
+time is over, or somebody releases it by hand.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ from knitter_common.model import (
     Binding,
     NamedOwner,
     Owner,
+    PodOwner,
     PortSet,
     PortSetState,
     Return,
@@ -24,37 +28,59 @@ from knitter_common.model import (
     default_tenant,
 )
 from knitter_manager import keys
-from knitter_manager.allocation.jobs import Answer, Attempt, Jobs
+from knitter_manager.allocation.ending import end, keep, keeps, let_go, rewrite, store
+from knitter_manager.allocation.jobs import Answer, Attempt, Jobs, Step
 from knitter_manager.allocation.plan import Plan
 from knitter_manager.allocation.planner import Planner, place_of
-from knitter_manager.records import port_set_of, stored
+from knitter_manager.records import port_set_of
 from knitter_manager.state import Cluster
 
 
 class PortSets:
-    """`allowed` raises when this manager must not allocate now (it does not write, or it recovers), `may_write` when it must
-    not write at all."""
+    """`allowed` raises when this manager must not allocate now (it recovers), `may_write` when it does not write at all.
+    `until` tells when a set that is kept from now on ends, in nanoseconds since 1970; 0 means that none is kept."""
 
     def __init__(
-        self, cluster: Cluster, planner: Planner, jobs: Jobs, may_write: Callable[[], None], allowed: Callable[[], None]
+        self,
+        cluster: Cluster,
+        planner: Planner,
+        jobs: Jobs,
+        may_write: Callable[[], None],
+        allowed: Callable[[], None],
+        until: Callable[[], int],
     ) -> None:
         self._cluster, self._planner, self._jobs = cluster, planner, jobs
-        self._may_write, self._allowed = may_write, allowed
+        self._may_write, self._allowed, self._until = may_write, allowed, until
 
     def allocate(self, wanted: Allocation) -> "asyncio.Future[Answer]":
         """The owner's set as it is kept, the new one or the one it had. Raises KnitterError, at once or by the future."""
-        self._may_write()
-        return self._jobs.run(wanted.owner.key, lambda attempt: self._allocate(wanted, attempt))
+        return self._run(wanted.owner, lambda attempt: self._allocate(wanted, attempt))
 
     def bind(self, bind: Bind) -> "asyncio.Future[Answer]":
         """The set as it is kept, now used by that sandbox. Raises as `allocate`."""
-        self._may_write()
-        return self._jobs.run(bind.owner.key, lambda _: self._bind(bind))
+        return self._run(bind.owner, lambda _: self._bind(bind))
 
     def release(self, give_back: Return) -> "asyncio.Future[Answer]":
         """Ends the reservation, or (`unbind_only`) the use of a set. Raises as `allocate`."""
+        return self._run(give_back.owner, lambda _: self._release(give_back))
+
+    def end_for_good(self, owner: Owner) -> "asyncio.Future[Answer]":
+        """Ends a set that nobody uses, kept or not. Raises as `allocate`."""
+
+        def step(_: Attempt) -> Plan | Answer:
+            record = self._cluster.sets.get(owner.key)
+            before = port_set_of(record) if record is not None else None
+            return record if before is None or before.binding is not None else end(self._cluster, before)
+
+        return self._run(owner, step)
+
+    def without_node(self, owner: Owner, node: str) -> "asyncio.Future[Answer]":
+        """The set's node is gone: lent sets and those of its sandboxes end, reservations wait for another node."""
+        return self._run(owner, lambda _: self._without_node(owner, node))
+
+    def _run(self, owner: Owner, step: Step) -> "asyncio.Future[Answer]":
         self._may_write()
-        return self._jobs.run(give_back.owner.key, lambda _: self._release(give_back))
+        return self._jobs.run(turn_of(owner), owner.key, step)
 
     # -- allocate --------------------------------------------------------------------------------------------------------
 
@@ -63,7 +89,10 @@ class PortSets:
         record = self._cluster.sets.get(wanted.owner.key)
         if record is None:
             self._allowed()
-            return self._planner.plan(wanted, None, attempt.number)[0]
+            earlier = self._earlier(wanted)
+            plan, after = self._planner.plan(wanted, earlier, attempt.number)
+            let_go(plan, self._cluster, earlier, after)
+            return store(plan, earlier, after)
         before = port_set_of(record)
         tenant = wanted.tenant or default_tenant(wanted.owner)
         if before.error is None and before.tenant == tenant and _plain(before.wishes) == _plain(wanted.wishes):
@@ -73,6 +102,19 @@ class PortSets:
             raise Refused("OWNER_HAS_OTHER_WISHES", said, revision=before.revision)
         self._allowed()
         return self._replace(wanted, before, attempt)
+
+    def _earlier(self, wanted: Allocation) -> PortSet | None:
+        """The set of an earlier pod of that name that this one takes over. Raises Unavailable while a node has not given it
+        back."""
+        if not wanted.sticky or not isinstance(wanted.owner, PodOwner):
+            return None
+        owner_key = self._cluster.sticky.get(f"{wanted.owner.namespace}/{wanted.owner.name}")
+        if owner_key is None:
+            return None
+        before = port_set_of(self._cluster.sets[owner_key])
+        if before.binding is not None or before.state is PortSetState.LENT:
+            raise _bound_elsewhere(before)
+        return before if before.tenant == (wanted.tenant or default_tenant(wanted.owner)) else None
 
     def _take_up(self, before: PortSet, wanted: Allocation, record: bytes) -> Plan | Answer:
         """The same wishes again: the same set, on the node and with the labels that are told now."""
@@ -86,8 +128,8 @@ class PortSets:
         if wanted.replace:
             after = replace(after, labels=wanted.labels, sticky=wanted.sticky)
         if before.state in (PortSetState.LENT, PortSetState.KEPT):  # its owner is here after all
-            after = replace(after, state=PortSetState.RESERVED)
-        return record if after == replace(before, revision=0) else self._rewrite(before, after)
+            after = replace(after, state=PortSetState.RESERVED, expire_time=0)
+        return record if after == replace(before, revision=0) else rewrite(before, after)
 
     def _replace(self, wanted: Allocation, before: PortSet, attempt: Attempt) -> Plan:
         if before.binding is not None:
@@ -95,8 +137,8 @@ class PortSets:
                 raise _bound_elsewhere(before)
             wanted = replace(wanted, binding=wanted.binding or before.binding, node=before.node)
         plan, after = self._planner.plan(wanted, before, attempt.number)
-        self.let_go(plan, before, after)
-        return plan
+        let_go(plan, self._cluster, before, after)
+        return store(plan, before, after)
 
     # -- bind ------------------------------------------------------------------------------------------------------------
 
@@ -109,10 +151,12 @@ class PortSets:
             raise _plan_error(before)
         if before.binding is not None and bind.node and before.node and bind.node != before.node:
             raise _bound_elsewhere(before)
-        node = bind.node or before.node
-        if _same_sandbox(bind.binding, before.binding) and node == before.node:
+        after = replace(before, binding=bind.binding, node=bind.node or before.node)
+        if before.state is PortSetState.KEPT:
+            after = replace(after, state=PortSetState.RESERVED, expire_time=0)
+        elif _same_sandbox(bind.binding, before.binding) and after.node == before.node:
             return record
-        return self._rewrite(before, replace(before, binding=bind.binding, node=node))
+        return rewrite(before, after)
 
     # -- release ---------------------------------------------------------------------------------------------------------
 
@@ -129,11 +173,9 @@ class PortSets:
         if give_back.unbind_only:
             if before.state is PortSetState.LENT:
                 return self._end(before)
-            return record if before.binding is None else self._rewrite(before, replace(before, binding=None))
+            return record if before.binding is None else rewrite(before, replace(before, binding=None))
         if self._carried(before, bool(give_back.container_id)):
-            if before.state is PortSetState.LENT:
-                return record
-            return self._rewrite(before, replace(before, state=PortSetState.LENT))
+            return record if before.state is PortSetState.LENT else rewrite(before, replace(before, state=PortSetState.LENT))
         return self._end(before)
 
     def _carried(self, before: PortSet, sandbox_ended: bool) -> bool:
@@ -147,59 +189,11 @@ class PortSets:
         entry = self._cluster.nodes.get(before.node)
         return entry is not None and entry.node.revision > 0 and not entry.node.gone
 
-    # -- plans -----------------------------------------------------------------------------------------------------------
-
-    def _rewrite(self, before: PortSet, after: PortSet) -> Plan:
-        """The same ports, otherwise changed."""
-        key = keys.port_set(before.owner.key)
-        return Plan(conditions={key: before.revision}, puts={key: stored(after)})
-
     def _end(self, before: PortSet) -> Plan:
-        """The set is gone; its addresses rest."""
-        key = keys.port_set(before.owner.key)
-        plan = Plan(conditions={key: before.revision}, deletes=[key])
-        self.let_go(plan, before, None)
-        return plan
+        until = self._until() if keeps(before) else 0
+        return keep(before, until) if until else end(self._cluster, before)
 
-    def let_go(self, plan: Plan, before: PortSet | None, after: PortSet | None) -> None:
-        """What `before` held and `after` does not: addresses rest, MACs are free."""
-        stay = {(port.network_id, one.cidr) for port in after.ports for one in port.addresses} if after else set()
-        macs = {(port.network_id, port.mac) for port in after.ports} if after else set()
-        for port in before.ports if before else ():
-            entry = self._cluster.networks.get(port.network_id)
-            for one in port.addresses:
-                if (port.network_id, one.cidr) not in stay:
-                    plan.puts[keys.address(port.network_id, one.cidr.partition("/")[0])] = b""
-            if entry is not None and port.mac and (port.network_id, port.mac) not in macs:
-                plan.deletes.append(keys.mac(entry.segment, port.mac))
-
-    def take_exactly(self, plan: Plan, told: PortSet, before: PortSet | None) -> None:
-        """The addresses and MACs of a set that runs already. Raises Refused(ADDRESS_TAKEN), NotFound(NETWORK_NOT_FOUND)."""
-        had = {(port.network_id, one.cidr) for port in before.ports for one in port.addresses} if before else set()
-        macs = {(port.network_id, port.mac) for port in before.ports} if before else set()
-        owner = told.owner.key.encode()
-        for port in told.ports:
-            entry = self._cluster.networks.get(port.network_id)
-            if entry is None:
-                raise NotFound("NETWORK_NOT_FOUND", f"network {port.network} ({port.network_id}) is not there any more")
-            plan.read(entry)
-            for one in port.addresses:
-                if (port.network_id, one.cidr) in had:
-                    continue
-                text = one.cidr.partition("/")[0]
-                at = entry.space_of(text)
-                taken = at[0].take_exactly(at[1]) if at is not None else None
-                if at is None or taken is None:
-                    raise Refused("ADDRESS_TAKEN", f"{text} of network {port.network} belongs to another owner", address=text)
-                plan.taken.append((at[0], taken))
-                plan.conditions[keys.address(port.network_id, text)] = taken.mark
-                plan.puts[keys.address(port.network_id, text)] = owner
-            if port.mac and (port.network_id, port.mac) not in macs:
-                plan.puts[keys.mac(entry.segment, port.mac)] = owner
-
-    def without_node(self, owner: Owner, node: str) -> Plan | Answer:
-        """What becomes of a set when its node is gone: lent ones and those of its sandboxes end, reservations wait for another
-        node."""
+    def _without_node(self, owner: Owner, node: str) -> Plan | Answer:
         record = self._cluster.sets.get(owner.key)
         if record is None:
             return None
@@ -207,8 +201,18 @@ class PortSets:
         if before.node != node:
             return record
         if before.state is PortSetState.LENT or isinstance(owner, SandboxOwner):
-            return self._end(before)
-        return self._rewrite(before, replace(before, node="", binding=None))
+            plan = self._end(before)
+        else:
+            plan = rewrite(before, replace(before, node="", binding=None))
+        for port in before.ports:  # the machine may still run, and carry them until it is heard of
+            plan.puts[keys.owed(port.network_id, node)] = b""
+        return plan
+
+
+def turn_of(owner: Owner) -> str:
+    """Operations of the same turn wait for one another: of one owner, and of all pods of one name, of which one takes over
+    from another."""
+    return f"pod/{owner.namespace}/{owner.name}" if isinstance(owner, PodOwner) else owner.key
 
 
 def _plain(wishes: tuple[Wish, ...]) -> tuple[Wish, ...]:

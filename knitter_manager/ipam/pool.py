@@ -40,7 +40,7 @@ class Pool:
     """Addresses that are `busy` and neither resting nor rested are held. `base` is the subnet's first address; several pools of a
     subnet share one bitmap. A pool without ranges hands nothing out, but keeps track of what was taken some other way."""
 
-    __slots__ = ("_base", "_busy", "_ends", "_open", "held", "ranges", "reserved", "rested", "resting", "size")
+    __slots__ = ("_base", "_busy", "_ends", "_open", "_unswept", "held", "ranges", "reserved", "rested", "resting", "size")
 
     def __init__(self, base: int, busy: Bitmap, ranges: Iterable[Range]) -> None:
         self._base, self._busy = base, busy
@@ -52,6 +52,7 @@ class Pool:
         self.reserved = 0  # set aside for IP groups
         self.resting: OrderedDict[int, Resting] = OrderedDict()
         self.rested: OrderedDict[int, Resting] = OrderedDict()
+        self._unswept: list[int] = []  # rested ones that had a record when somebody last looked
 
     def __contains__(self, address: int) -> bool:
         at = bisect_right(self._ends, (address, 1 << 128)) - 1
@@ -154,11 +155,9 @@ class Pool:
                 break
             self.resting.popitem(last=False)
             self.rested[address] = state
-        over: list[tuple[int, int]] = []
-        for address, state in reversed(self.rested.items()):
-            if not state.mark:
-                break
-            over.append((address, state.mark))
+            self._unswept.append(address)
+        over = [(address, kept.mark) for address in self._unswept if (kept := self.rested.get(address)) and kept.mark]
+        self._unswept = [address for address, _ in over]
         while len(self.rested) > KEPT_RESTED:
             address, state = next(iter(self.rested.items()))
             if state.mark:

@@ -1,4 +1,5 @@
-"""The addresses of one subnet: who holds how many, which one goes out next, which ones rest, which ones are set aside for groups."""
+"""The addresses of one subnet: who holds how many, which one goes out next, which ones rest, which ones are set aside for
+groups."""
 
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator
@@ -27,8 +28,8 @@ class Usage(NamedTuple):
 
 
 class Space:
-    """One subnet. An address is free, held, or resting after it was held. Each belongs to one pool: that of the group it is set aside
-    for, the one whose range it is in, or `outside`, which hands nothing out."""
+    """One subnet. An address is free, held, or resting after it was held. Each belongs to one pool: that of the group it is
+    set aside for, the one whose range it is in, or `outside`, which hands nothing out."""
 
     def __init__(self, subnet: Subnet) -> None:
         network = ipaddress.ip_network(subnet.cidr)
@@ -190,6 +191,10 @@ class Space:
         before = [part for pool in self.pools for part in pool.ranges]
         for low, high in minus(before, self.ranges_of(subnet)):
             yield from (address for address in self.held_in(low, high) if address not in self._aside)
+
+    def aside(self) -> list[int]:
+        """The addresses of groups."""
+        return sorted(self._aside)
 
     def cut_by(self, subnet: Subnet) -> Iterator[int]:
         """The addresses of groups that no pod may have any more: excluded, the gateway, or reserved by the protocol."""

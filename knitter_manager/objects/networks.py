@@ -1,17 +1,19 @@
 """Networks: made, changed and deleted; nothing that is in use is hurt, and each refusal names who is in the way."""
 
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 
-from knitter_common.convert import network_to_proto
-from knitter_common.errors import Exhausted, Exists, NotFound, Refused
-from knitter_common.model import ADMIN, Network, ObjectState, Quota
+from knitter_common.errors import Denied, Exhausted, Exists, NotFound, Refused
+from knitter_common.model import ADMIN, Network, NetworkType, ObjectState, Subnet, Tenant
 from knitter_common.names import nearest
-from knitter_common.objects.validate import validate_network
+from knitter_common.objects.validate import type_name, validate_network
 from knitter_manager import keys, numbers
+from knitter_manager.allocation.plan import Plan
+from knitter_manager.allocation.planner import Planner
 from knitter_manager.objects.book import API, Book, check_change
-from knitter_manager.records import message_of
+from knitter_manager.objects.segments import Segments, space_of
+from knitter_manager.records import message_of, stored_network
 from knitter_manager.state import NetworkEntry, TenantEntry
 from knitter_manager.state.entries import segment_of
 
@@ -23,10 +25,13 @@ _NAMED = 3  # owners that a refusal names
 
 
 class Networks:
-    """`new_id` makes an id that was never used; `quota_of` tells a tenant's limits."""
+    """`new_id` makes an id that was never used; `allowed_types` are those that tenants may create where nothing else is said."""
 
-    def __init__(self, book: Book, new_id: Callable[[], str], quota_of: Callable[[TenantEntry], Quota]) -> None:
-        self._book, self._new_id, self._quota_of = book, new_id, quota_of
+    def __init__(
+        self, book: Book, planner: Planner, segments: Segments, new_id: Callable[[], str], allowed_types: Sequence[NetworkType]
+    ) -> None:
+        self._book, self._planner, self._segments, self._new_id = book, planner, segments, new_id
+        self._allowed_types = tuple(allowed_types)
 
     def get(self, tenant: str, name: str) -> Network:
         """Raises NotFound(NETWORK_NOT_FOUND)."""
@@ -55,6 +60,9 @@ class Networks:
             said = f"network {asked.path} exists with another {' and '.join(other)}; update it, or choose another name"
             raise Exists("OBJECT_EXISTS", said, network=asked.path, fields=",".join(other))
         tenant = cluster.tenant(asked.tenant)
+        plan = Plan()
+        self._planner.ensure_tenant(plan, asked.tenant)
+        self._refuse_unless_allowed(tenant.tenant, asked)
         self._charge(tenant)
         network = replace(
             asked,
@@ -64,17 +72,38 @@ class Networks:
             revision=0,
             source=asked.source or API,
         )
+        number, conditions, puts = self._segments.choose(network)
+        network = replace(network, segmentation_id=number)
+        plan.conditions |= conditions
+        plan.puts |= puts
         self._refuse_overlap(network)
-        conditions = {keys.network(network.id): 0, keys.network_name(network.tenant, network.name): 0}
-        puts = {
-            keys.network(network.id): network_to_proto(network).SerializeToString(),
+        plan.conditions |= {keys.network(network.id): 0, keys.network_name(network.tenant, network.name): 0}
+        plan.puts |= {
+            keys.network(network.id): stored_network(network),
             keys.network_name(network.tenant, network.name): network.id.encode(),
         }
-        await self._book.commit(conditions, puts)
+        await self._book.commit(plan.conditions, plan.puts)
         return cluster.networks[network.id].network
 
+    def _refuse_unless_allowed(self, tenant: Tenant, asked: Network) -> None:
+        """Tenants make what the operator allows them; an overlay's id is the system's to choose. Raises Denied(TENANT_DENIED)."""
+        if tenant.name == ADMIN:
+            return
+        types = tenant.allowed_types or self._allowed_types
+        if asked.type not in types:
+            allowed = ", ".join(type_name(one) for one in types)
+            said = f"type: tenant {tenant.name} may not create networks of type {type_name(asked.type)}; allowed are {allowed}"
+            raise Denied("TENANT_DENIED", said, field="type", tenant=tenant.name)
+        if asked.physical_network and asked.physical_network not in tenant.allowed_physical_networks:
+            allowed = ", ".join(tenant.allowed_physical_networks) or "none"
+            said = f"physicalNetwork: tenant {tenant.name} may not use {asked.physical_network!r}; allowed are: {allowed}"
+            raise Denied("TENANT_DENIED", said, field="physicalNetwork", tenant=tenant.name)
+        if asked.type is NetworkType.VXLAN and asked.segmentation_id:
+            said = f"segmentationId: the VNI of a network of tenant {tenant.name} is chosen by the system; leave it out"
+            raise Denied("TENANT_DENIED", said, field="segmentationId", tenant=tenant.name)
+
     def _charge(self, tenant: TenantEntry) -> None:
-        limit = self._quota_of(tenant).networks
+        limit = self._planner.quota_of(tenant).networks
         if limit and tenant.networks >= limit:
             name = tenant.tenant.name
             said = f"tenant {name} has {tenant.networks} of {limit} networks"
@@ -101,11 +130,18 @@ class Networks:
             source=current.source,
             revision=0,
         )
+        plan = Plan(conditions={keys.network(network.id): current.revision})
+        self._refuse_unless_allowed(self._book.cluster.tenant(network.tenant).tenant, network)
         self._refuse_harm(entry, network)
+        if (space_of(network), network.segmentation_id) != (space_of(current), current.segmentation_id):
+            plan.puts |= self._segments.give_up(current)
+            number, conditions, puts = self._segments.choose(network)
+            network = replace(network, segmentation_id=number)
+            plan.conditions |= conditions
+            plan.puts |= puts
         self._refuse_overlap(network)
-        await self._book.commit(
-            {keys.network(network.id): current.revision}, {keys.network(network.id): network_to_proto(network).SerializeToString()}
-        )
+        plan.puts[keys.network(network.id)] = stored_network(network)
+        await self._book.commit(plan.conditions, plan.puts)
         return self._book.cluster.networks[network.id].network
 
     async def delete(self, tenant: str, name: str, revision: int, source: str) -> None:
@@ -120,13 +156,13 @@ class Networks:
         check_change(f"network {network.path}", network, revision, source)
         if entry.owners or entry.pending:
             raise in_use(f"network {network.path}", entry.owners, "its ports")
-        groups = [group.name for key, group in self._book.cluster.groups.items() if key.startswith(f"group/{network.id}/")]
+        groups = [group.group.name for group in entry.groups.values()]
         if groups:
             said = f"network {network.path} has IP groups: {', '.join(sorted(groups)[:_NAMED])}; delete them first"
             raise Refused("OBJECT_IN_USE", said, network=network.path)
         marks = [key for space in entry.spaces for key in _marks(network.id, space.version, space.marks())]
         deletes = [keys.network(network.id), keys.network_name(network.tenant, network.name)]
-        await self._book.commit({keys.network(network.id): network.revision}, {}, deletes)
+        await self._book.commit({keys.network(network.id): network.revision}, self._segments.give_up(network), deletes)
         for begin in range(0, len(marks), 100):
             await self._book.commit({}, {}, marks[begin : begin + 100])
 
@@ -150,6 +186,7 @@ class Networks:
                 held = space.held_in(space.first, space.last)
                 self._refuse_held(entry, f"changing the gateway of {space.subnet.cidr}", space.version, held)
             self._refuse_held(entry, f"the new pools and exclusions of {space.subnet.cidr}", space.version, space.lost_by(subnet))
+        self._refuse_groups(entry, cidrs)
 
     def _refuse_held(self, entry: NetworkEntry, what: str, version: int, held: Iterable[int]) -> None:
         lost = next(iter(held), None)
@@ -159,8 +196,25 @@ class Networks:
             said = f"network {entry.network.path}: {what} would take {text} from {who}"
             raise Refused("OBJECT_IN_USE", said, network=entry.network.path, address=text, owner=who)
 
+    def _refuse_groups(self, entry: NetworkEntry, cidrs: Mapping[str, Subnet]) -> None:
+        """An IP group keeps all of its addresses."""
+        for space in entry.spaces:
+            subnet = cidrs.get(space.subnet.cidr)
+            cut = space.aside() if subnet is None else space.cut_by(subnet)
+            for number in cut:
+                text, pool = numbers.to_text(space.version, number), space.group_of(number)
+                group = next(one.group for one in entry.groups.values() if pool in [mine for _, mine in one.pools])
+                what = f"IP group {group.tenant}/{group.name}"
+                said = f"network {entry.network.path}: {what} would lose {text}; change the group first"
+                raise Refused("OBJECT_IN_USE", said, network=entry.network.path, address=text, ip_group=group.name)
+
     def _holder(self, entry: NetworkEntry, address: str) -> str:
         for owner_key in entry.owners:
+            if owner_key in self._book.cluster.claims:
+                claim = self._book.cluster.claims[owner_key]
+                if any(one.cidr.partition("/")[0] == address for one in claim.addresses):
+                    return keys.said(owner_key)
+                continue
             message = message_of(self._book.cluster.sets[owner_key])
             if any(one.cidr.partition("/")[0] == address for port in message.ports for one in port.addresses):
                 return keys.said(owner_key)
@@ -178,7 +232,8 @@ class Networks:
                     raise Refused("OBJECT_IN_USE", said, network=before.path, tenant=tenant)
 
     def _tenant_of(self, owner_key: str) -> str:
-        return message_of(self._book.cluster.sets[owner_key]).tenant
+        claim = self._book.cluster.claims.get(owner_key)
+        return claim.tenant if claim is not None else message_of(self._book.cluster.sets[owner_key]).tenant
 
     def _refuse_overlap(self, network: Network) -> None:
         """Subnets of different networks on one segment share no address."""

@@ -1,27 +1,56 @@
-"""What a listing shows, in order of key."""
+"""What a listing shows: (key, item) in order of key, from after a key on."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
-from knitter_common.errors import Invalid
-from knitter_common.model import Network, Node
-from knitter_manager import keys
-from knitter_manager.state import Cluster
+from knitter_common.model import ADMIN, IPClaim, Node, Tenant
+from knitter_manager.objects.tenants import is_there, shown
+from knitter_manager.state import Cluster, GroupEntry, NetworkEntry, NodeEntry
 from knitter_manager.state.names import visible_to
-from knitter_manager.store.protocol import Store
 
 
-def networks(cluster: Cluster, tenant: str, after: str) -> Iterator[tuple[str, Network]]:
+def networks(cluster: Cluster, tenant: str, after: str) -> Iterator[tuple[str, NetworkEntry]]:
     """Those that a tenant can use, or all; by tenant and name."""
-    found = {entry.network.path: entry.network for entry in cluster.names.all()}
+    found = {entry.network.path: entry for entry in cluster.names.all()}
     for path in sorted(path for path in found if path > after):
-        if not tenant or visible_to(found[path], tenant):
+        if not tenant or visible_to(found[path].network, tenant):
             yield path, found[path]
+
+
+def tenants(cluster: Cluster, after: str) -> Iterator[tuple[str, Tenant]]:
+    """With what they use."""
+    for name in sorted(name for name, entry in cluster.tenants.items() if name > after and is_there(entry)):
+        yield name, shown(cluster.tenants[name])
+
+
+def groups(cluster: Cluster, tenant: str, network: str, after: str) -> Iterator[tuple[str, GroupEntry]]:
+    """Those of a tenant, on a network; by network's id, tenant and name."""
+    entries = cluster.networks.values()
+    if network:
+        entry = cluster.names.at(network if "/" in network else f"{tenant or ADMIN}/{network}")
+        entries = {"": entry}.values() if entry is not None else {}.values()
+    found = {key: group for entry in entries for key, group in entry.groups.items() if key > after}
+    for key in sorted(found):
+        if tenant in ("", found[key].group.tenant):
+            yield key, found[key]
+
+
+def claims(cluster: Cluster, tenant: str, after: str) -> Iterator[tuple[str, IPClaim]]:
+    """By tenant and name."""
+    for key in sorted(key for key in cluster.claims if key > after):
+        if tenant in ("", cluster.claims[key].tenant):
+            yield key, cluster.claims[key]
 
 
 def nodes(cluster: Cluster, after: str) -> Iterator[tuple[str, Node]]:
     """Registered ones."""
     for name in sorted(name for name, entry in cluster.nodes.items() if entry.node.revision and name > after):
         yield name, cluster.nodes[name].node
+
+
+def node_usage(cluster: Cluster, after: str) -> Iterator[tuple[str, NodeEntry]]:
+    """Those that registered or have a set."""
+    for name in sorted(name for name, entry in cluster.nodes.items() if (entry.node.revision or entry.owners) and name > after):
+        yield name, cluster.nodes[name]
 
 
 def port_sets(cluster: Cluster, tenant: str, node: str, network: str, after: str) -> Iterator[tuple[str, bytes]]:
@@ -32,27 +61,13 @@ def port_sets(cluster: Cluster, tenant: str, node: str, network: str, after: str
     if node:
         filters.append(cluster.nodes[node].owners if node in cluster.nodes else set())
     if network:
-        entry = cluster.names.at(network if "/" in network else f"{tenant or 'admin'}/{network}")
+        entry = cluster.names.at(network if "/" in network else f"{tenant or ADMIN}/{network}")
         filters.append(entry.owners if entry is not None else set())
     filters.sort(key=len)
-    few = filters[0] if filters and len(filters[0]) < 1000 else None
-    candidates = sorted(key for key in few if key > after) if few is not None else cluster.order.after(after)
+    sets: Container[str] = cluster.sets
+    candidates = cluster.order.after(after)
+    if filters and len(filters[0]) < 1000:
+        candidates = iter(sorted(key for key in filters[0] if key > after and key in sets))
     for key in candidates:
         if all(key in wanted for wanted in filters):
             yield key, cluster.sets[key]
-
-
-async def holder_of(cluster: Cluster, store: Store, network: str, address: str) -> str:
-    """The key of the owner that holds an address, on a network or on any; "" for none. Raises StoreDown."""
-    try:
-        asked = [
-            keys.address(entry.network.id, address)
-            for entry in cluster.networks.values()
-            if (not network or entry.network.path == network) and entry.space_of(address) is not None
-        ]
-    except OSError:
-        raise Invalid("FIELD_INVALID", f"address: {address!r} is no address", field="address", value=address) from None
-    for record in (await store.get(asked)).values():
-        if record.value:
-            return record.value.decode()
-    return ""

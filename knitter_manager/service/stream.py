@@ -15,6 +15,7 @@ import structlog
 from knitter.v1 import manager_pb2 as pb
 from knitter_common.convert import allocation_from_proto, bind_from_proto, give_back_from_proto
 from knitter_common.errors import Internal, Invalid, KnitterError, to_status
+from knitter_common.serve.logs import tells
 from knitter_manager.allocation.jobs import Answer
 from knitter_manager.allocation.sets import PortSets
 from knitter_manager.role import shutting_down
@@ -85,34 +86,37 @@ class Stream:
             match operation.WhichOneof("operation"):
                 case "allocate":
                     future = self._sets.allocate(allocation_from_proto(operation.allocate))
-                    future.add_done_callback(partial(self._done, operation.id))
+                    future.add_done_callback(partial(self._done, operation))
                 case "release":
                     future = self._sets.release(give_back_from_proto(operation.release))
-                    future.add_done_callback(partial(self._released, operation.id))
+                    future.add_done_callback(partial(self._released, operation))
                 case "bind":
                     future = self._sets.bind(bind_from_proto(operation.bind))
-                    future.add_done_callback(partial(self._done, operation.id))
+                    future.add_done_callback(partial(self._done, operation))
                 case _:
                     said = "operation: is missing; set one of allocate, bind and release"
                     raise Invalid("FIELD_INVALID", said, field="operation")
         except KnitterError as error:
+            _log(operation, error)
             self._tell(pb.AllocationOutcome(id=operation.id, error=to_status(error)))
 
-    def _done(self, number: int, future: "asyncio.Future[Answer]") -> None:
-        outcome = pb.AllocationOutcome(id=number)
+    def _done(self, operation: pb.AllocationOperation, future: "asyncio.Future[Answer]") -> None:
+        outcome = pb.AllocationOutcome(id=operation.id)
         error = future.exception()
+        _log(operation, error)
         if error is None:
             outcome.port_set.MergeFromString(future.result() or b"")
         else:
             outcome.error.CopyFrom(_status(error))
         self._tell(outcome)
 
-    def _released(self, number: int, future: "asyncio.Future[Answer]") -> None:
+    def _released(self, operation: pb.AllocationOperation, future: "asyncio.Future[Answer]") -> None:
         error = future.exception()
+        _log(operation, error)
         if error is None:
-            self._tell(pb.AllocationOutcome(id=number, released=_RELEASED))
+            self._tell(pb.AllocationOutcome(id=operation.id, released=_RELEASED))
         else:
-            self._tell(pb.AllocationOutcome(id=number, error=_status(error)))
+            self._tell(pb.AllocationOutcome(id=operation.id, error=_status(error)))
 
     def _tell(self, outcome: pb.AllocationOutcome) -> None:
         self._outcomes.append(outcome)
@@ -122,8 +126,23 @@ class Stream:
 _RELEASED = pb.ReleaseResponse()
 
 
+def _log(operation: pb.AllocationOperation, error: BaseException | None) -> None:
+    """The outcome under the request id that the node gave, which is that of the plugin's call: refusals are the node's to log, so
+    debug will do; a defect is an error."""
+    defect = error is not None and not isinstance(error, KnitterError)
+    if not defect and not tells("debug"):
+        return
+    asked = operation.WhichOneof("operation") or ""
+    inner = getattr(operation, asked) if asked else None
+    request = {} if inner is None or not inner.request_id else {"request_id": inner.request_id}
+    owner = "" if inner is None else str(inner.owner).replace("\n", " ").strip()
+    if defect:
+        log.error("an operation failed", operation=asked, owner=owner, exc_info=error, **request)
+    elif isinstance(error, KnitterError):
+        log.debug("refused", operation=asked, owner=owner, reason=error.reason, error=error.message, **request)
+    else:
+        log.debug("done", operation=asked, owner=owner, **request)
+
+
 def _status(error: BaseException) -> Any:
-    if isinstance(error, KnitterError):
-        return to_status(error)
-    log.error("an operation failed", exc_info=error)
-    return to_status(Internal("INTERNAL", "a defect; the log has it"))
+    return to_status(error if isinstance(error, KnitterError) else Internal("INTERNAL", "a defect; the log has it"))

@@ -1,11 +1,12 @@
 """The whole state, and how records of the store change it. The only place that writes to the indices; nobody plans here."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 from knitter.v1 import types_pb2 as types
 from knitter_common.convert import ip_claim_from_proto, ip_group_from_proto, network_from_proto, node_from_proto, tenant_from_proto
-from knitter_common.model import ADMIN, IPClaim, IPGroup, Node, Tenant
+from knitter_common.model import ADMIN, IPClaim, Node, ObjectState, Tenant
 from knitter_manager import numbers
 from knitter_manager.records import Holding, holding_of, kept
 from knitter_manager.state.entries import NetworkEntry, NodeEntry, TenantEntry
@@ -26,8 +27,12 @@ class Cluster:
         self.nodes: dict[str, NodeEntry] = {}
         self.sets: dict[str, bytes] = {}  # owner's key → records.kept
         self.order = Order(self.sets)
-        self.groups: dict[str, IPGroup] = {}  # by key of the store
-        self.claims: dict[str, IPClaim] = {}
+        self.claims: dict[str, IPClaim] = {}  # by key of the store
+        self.sticky: dict[str, str] = {}  # "namespace/name" of a pod that keeps its addresses → key of the owner that has them
+        self.kept: dict[str, int] = {}  # owners of kept sets → when they end
+        self.vids: dict[str, Record] = {}  # segmentation ids by key of the store
+        self.owed: dict[str, int] = {}  # nodes that are gone and may still carry a network, by key of the store
+        self.tenant_news = asyncio.Event()  # a tenant that is being deleted has lost a set, or a tenant has changed
         self.meta: dict[str, Record] = {}
         self._own: set[int] = set()  # revisions applied before the feed told them
 
@@ -35,7 +40,8 @@ class Cluster:
 
     async def load(self, epoch: str, revision: int, batches: AsyncIterator[Sequence[Record]], now: float) -> None:
         """Reads a snapshot into an empty state."""
-        early: dict[str, list[tuple[int, str, int]]] = {}  # addresses come before their networks
+        early: dict[str, list[tuple[int, str, int]]] = {}  # addresses come before their networks, as do claims and groups
+        later: list[Record] = []
         async for batch in batches:
             for key, value, at in batch:
                 if key.startswith("portset/"):
@@ -45,13 +51,23 @@ class Cluster:
                 elif key.startswith("addr/"):
                     _, network_id, text = key.split("/", 2)
                     early.setdefault(network_id, []).append((numbers.to_number(text), text, 0 if value else at))
+                elif key.startswith(("claim/", "group/")):
+                    later.append(Record(key, value, at))
                 else:
                     self._put(key, value, at, now)
+        for key, value, at in later:
+            self._put(key, value, at, now)
         for network_id, addresses in early.items():
             entry = self.networks.get(network_id)
             if entry is not None:
                 _hold_all(entry, addresses, now)
         self.epoch, self.revision = epoch, revision
+
+    def become(self, other: "Cluster") -> None:
+        """Everything is as in the other one, which was loaded anew; whoever waits looks again."""
+        news = self.tenant_news
+        vars(self).update(vars(other))
+        news.set()
 
     def told(self, commit: Commit, now: float) -> None:
         """The next commit of the feed."""
@@ -98,12 +114,23 @@ class Cluster:
             case "tenant":
                 tenant = replace(tenant_from_proto(types.Tenant.FromString(value)), revision=revision)
                 self.tenant(rest).tenant = tenant
+                self.tenant_news.set()
             case "node":
                 self.node(rest).node = replace(node_from_proto(types.Node.FromString(value)), revision=revision)
             case "group":
-                self.groups[key] = replace(ip_group_from_proto(types.IPGroup.FromString(value)), revision=revision)
+                group = replace(ip_group_from_proto(types.IPGroup.FromString(value)), revision=revision)
+                entry = self.networks.get(rest.partition("/")[0])
+                if entry is not None:
+                    entry.put_group(key, group)
             case "claim":
-                self.claims[key] = replace(ip_claim_from_proto(types.IPClaim.FromString(value)), revision=revision)
+                self._drop_claim(key)
+                claim = replace(ip_claim_from_proto(types.IPClaim.FromString(value)), revision=revision)
+                self.claims[key] = claim
+                self._count_claim(key, claim, 1)
+            case "vid":
+                self.vids[key] = Record(key, value, revision)
+            case "owed":
+                self.owed[key] = revision
             case "meta":
                 self.meta[key] = Record(key, value, revision)
 
@@ -124,9 +151,15 @@ class Cluster:
             case "node":
                 self.node(rest).node = Node(rest)
             case "group":
-                self.groups.pop(key, None)
+                entry = self.networks.get(rest.partition("/")[0])
+                if entry is not None:
+                    entry.drop_group(key)
             case "claim":
-                self.claims.pop(key, None)
+                self._drop_claim(key)
+            case "vid":
+                self.vids.pop(key, None)
+            case "owed":
+                self.owed.pop(key, None)
             case "meta":
                 self.meta.pop(key, None)
 
@@ -177,7 +210,14 @@ class Cluster:
         tenant.addresses += holding.addresses
         tenant.owners.add(owner_key)
         if holding.node:
-            self.node(holding.node).owners.add(owner_key)
+            node = self.node(holding.node)
+            node.owners.add(owner_key)
+            node.ports += holding.ports
+            node.addresses += holding.addresses
+        if holding.sticky:
+            self.sticky[holding.sticky] = owner_key
+        if holding.expires:
+            self.kept[owner_key] = holding.expires
         for network_id in holding.networks:
             entry = self.networks.get(network_id)
             if entry is not None:
@@ -193,12 +233,31 @@ class Cluster:
         tenant.ports -= holding.ports
         tenant.addresses -= holding.addresses
         tenant.owners.discard(owner_key)
+        if tenant.tenant.state is ObjectState.DELETING:
+            self.tenant_news.set()
         if holding.node:
-            self.node(holding.node).owners.discard(owner_key)
+            node = self.node(holding.node)
+            node.owners.discard(owner_key)
+            node.ports -= holding.ports
+            node.addresses -= holding.addresses
+        if holding.sticky and self.sticky.get(holding.sticky) == owner_key:
+            del self.sticky[holding.sticky]
+        self.kept.pop(owner_key, None)
         for network_id in holding.networks:
             entry = self.networks.get(network_id)
             if entry is not None:
                 entry.owners.discard(owner_key)
+
+    def _drop_claim(self, key: str) -> None:
+        claim = self.claims.pop(key, None)
+        if claim is not None:
+            self._count_claim(key, claim, -1)
+
+    def _count_claim(self, key: str, claim: IPClaim, sign: int) -> None:
+        self.tenant(claim.tenant).addresses += sign * len(claim.addresses)
+        entry = self.names.at(claim.network)
+        if entry is not None:
+            (entry.owners.add if sign > 0 else entry.owners.discard)(key)
 
     # -- entries that are made when they are first named -----------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """What is kept beside a network, a tenant and a node: who uses it, and how much. `pending` counts what is planned, not yet
 durable."""
 
-from knitter_common.model import Network, NetworkType, Node, Quota, Tenant
+from knitter_common.model import IPGroup, Network, NetworkType, Node, Quota, Tenant
 from knitter_manager import numbers
+from knitter_manager.ipam.pool import Pool
 from knitter_manager.ipam.space import Space
 
 _BY_DEVICE = (NetworkType.MACVLAN, NetworkType.IPVLAN, NetworkType.HOST_DEVICE)
@@ -21,16 +22,32 @@ def segment_of(network: Network) -> str:
     return f"vlan.{network.physical_network}.{network.segmentation_id}"
 
 
-class NetworkEntry:
-    """A network with its addresses and users."""
+class GroupEntry:
+    """An IP group with the pools of its addresses, one for each subnet that has some."""
 
-    __slots__ = ("network", "owners", "pending", "segment", "spaces")
+    __slots__ = ("group", "key", "pools")
+
+    def __init__(self, key: str, group: IPGroup) -> None:
+        self.key, self.group = key, group
+        self.pools: list[tuple[Space, Pool]] = []
+
+    @property
+    def held(self) -> int:
+        """How many of its addresses are used."""
+        return sum(pool.held for _, pool in self.pools)
+
+
+class NetworkEntry:
+    """A network with its addresses, groups and users."""
+
+    __slots__ = ("groups", "network", "owners", "pending", "segment", "spaces")
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self.segment = segment_of(network)
         self.spaces = tuple(Space(subnet) for subnet in network.subnets)
-        self.owners: set[str] = set()  # keys of the owners of sets with a port here
+        self.groups: dict[str, GroupEntry] = {}  # by key of the store
+        self.owners: set[str] = set()  # keys of the owners of sets with a port here, and of claims
         self.pending = 0
 
     def reshape(self, network: Network) -> None:
@@ -44,6 +61,35 @@ class NetworkEntry:
             else:
                 spaces.append(space if space.subnet == subnet else space.reshaped(subnet))
         self.network, self.segment, self.spaces = network, segment_of(network), tuple(spaces)
+        for group in self.groups.values():
+            self._set_aside(group)
+
+    def put_group(self, key: str, group: IPGroup) -> None:
+        """A new group, or what it is now."""
+        entry = self.groups.get(key)
+        same = entry is not None and [one.address for one in entry.group.addresses] == [one.address for one in group.addresses]
+        if entry is None:
+            entry = self.groups[key] = GroupEntry(key, group)
+        entry.group = group
+        if not same:
+            self._set_aside(entry)
+
+    def drop_group(self, key: str) -> None:
+        """Its addresses are everybody's again."""
+        entry = self.groups.pop(key, None)
+        if entry is not None:
+            for space, pool in entry.pools:
+                space.ungroup(pool)
+
+    def _set_aside(self, entry: GroupEntry) -> None:
+        for space, pool in entry.pools:
+            space.ungroup(pool)
+        numbers_of: dict[Space, list[int]] = {}
+        for one in entry.group.addresses:
+            at = self.space_of(one.address)
+            if at is not None:
+                numbers_of.setdefault(at[0], []).append(at[1])
+        entry.pools = [(space, space.group(found)) for space, found in numbers_of.items()]
 
     def space_of(self, address: str) -> tuple[Space, int] | None:
         """The subnet that holds an address, and the address as a number."""
@@ -73,8 +119,9 @@ class TenantEntry:
 class NodeEntry:
     """A node and the sets that are for it. One that never registered has revision 0."""
 
-    __slots__ = ("node", "owners")
+    __slots__ = ("addresses", "node", "owners", "ports")
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.owners: set[str] = set()
+        self.ports = self.addresses = 0

@@ -128,7 +128,7 @@ async def test_sets_are_found_by_node_network_tenant_and_address(manager: Any) -
     assert await names(tenant="t1") == []
     assert await names(address="10.2.0.1") == ["b"]
     assert await names(address="10.2.0.2") == []
-    with pytest.raises(grpc.aio.AioRpcError, match="no address"):
+    with pytest.raises(grpc.aio.AioRpcError, match="is no IPv4 or IPv6 address"):
         await names(address="10.2")
 
 

@@ -8,7 +8,7 @@ import pytest
 from harness.manager import addresses, allocate, core_on, held, named, network, pooled, release
 
 from knitter_common.errors import Exhausted, Exists, KnitterError, NotFound, Refused, Stale
-from knitter_common.model import Network, NetworkType, PodOwner, Subnet, Wish
+from knitter_common.model import Network, NetworkType, PodOwner, Subnet, Tenant, Wish
 from knitter_manager.core import Core
 from knitter_manager.store.memory import MemorySpace, MemoryStore
 
@@ -97,6 +97,7 @@ async def test_a_live_network_grows(core: Core) -> None:
     ],
 )
 async def test_changes_that_would_hurt_are_refused(core: Core, change: dict[str, object], said: str) -> None:
+    await core.tenants.create(Tenant("t1", allowed_types=tuple(NetworkType), allowed_physical_networks=("eth1",)))
     made = await core.networks.create(SHAPE)
     await allocate(core, PodOwner("t1", "web-0", "u"), Wish("control"))
     with pytest.raises(Refused, match=said) as error:
