@@ -38,7 +38,7 @@ class Feed:
     def __init__(
         self, store: Store, cluster: Cluster, standing: Standing, clock: Callable[[], float], empty: Callable[[], Cluster]
     ) -> None:
-        self._store, self._cluster, self._standing, self._clock, self._empty = store, cluster, standing, clock, empty
+        self._store, self._cluster, self._standing, self._clock, self.empty = store, cluster, standing, clock, empty
         self._ring: deque[Commit] = deque(maxlen=RING)
         self._news = asyncio.Event()
         self._stale = False  # the state must be loaded anew
@@ -46,7 +46,7 @@ class Feed:
     async def load(self) -> None:
         """Brings the state up from the store, in place of what it was. Raises StoreDown; then it is as before."""
         snapshot = await self._store.load()
-        loaded = self._empty()
+        loaded = self.empty()
         await loaded.load(snapshot.epoch, snapshot.revision, snapshot.batches, self._clock())
         self._standing.store_id = snapshot.epoch.rpartition(".")[0]
         self._cluster.become(loaded)
@@ -116,13 +116,14 @@ class Feed:
         newest.reverse()
         return newest
 
-    async def news(self, within: float) -> None:
-        """Until there is something new, or `within` seconds are over."""
+    async def news(self, within: float) -> bool:
+        """Until there is something new, or `within` seconds are over; whether there is."""
         try:
             async with asyncio.timeout(within):
                 await self._news.wait()
         except TimeoutError:
-            return
+            return False
+        return True
 
     def wake(self) -> None:
         """Whoever waits for news looks again."""

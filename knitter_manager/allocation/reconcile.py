@@ -1,24 +1,41 @@
-"""A node tells what its journal holds, and the manager says what differs: what runs wins over what is only planned."""
+"""A node tells what its journal holds, and the manager says what differs.
+
+Usually the store is right: a set whose addresses are another owner's is refused, and the node detaches it. In a new epoch
+(recovery.py) what runs wins over what is only planned: the other set gives way, unless it runs too. Where only another node can
+tell that, or the network is not known here, nothing is decided and the set keeps running.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 import structlog
 
 from knitter_common.errors import Invalid, KnitterError, NotFound, Refused
-from knitter_common.model import Node, Owner, PodOwner, PortSet, PortSetState
+from knitter_common.model import Node, Owner, PodOwner, PortSet, PortSetState, Return
 from knitter_manager import keys
-from knitter_manager.allocation.ending import let_go, rewrite, take_exactly
-from knitter_manager.allocation.jobs import Answer, Attempt, Jobs
+from knitter_manager.allocation.ending import end, let_go, rewrite, take_exactly
+from knitter_manager.allocation.jobs import Answer, Attempt, Jobs, store_unavailable
 from knitter_manager.allocation.plan import Plan
 from knitter_manager.allocation.sets import PortSets, turn_of
 from knitter_manager.records import port_set_of, stored
+from knitter_manager.recovery import Recovery
 from knitter_manager.state import Cluster
+from knitter_manager.store.protocol import Store, StoreDown
 
 log = structlog.get_logger()
 
 _MOST_TOLD = 100_000  # sets that one node may tell of
+
+
+class _Verdict(Enum):
+    """What becomes of a set that runs on a node."""
+
+    KNOWN = "known"
+    ADOPTED = "adopted"
+    REFUSED = "refused"
+    UNDECIDED = "undecided"
 
 
 @dataclass(slots=True)
@@ -28,6 +45,7 @@ class Reconciled:
     unknown_to_node: list[bytes] = field(default_factory=list)
     adopted: list[Owner] = field(default_factory=list)
     refused: list[Owner] = field(default_factory=list)
+    undecided: list[Owner] = field(default_factory=list)
 
 
 class Reconciler:
@@ -36,13 +54,18 @@ class Reconciler:
     def __init__(
         self,
         cluster: Cluster,
+        store: Store,
         jobs: Jobs,
         sets: PortSets,
         register: Callable[[Node], Awaitable[Node]],
         may_write: Callable[[], None],
+        recovery: Recovery,
     ) -> None:
-        self._cluster, self._jobs, self._sets, self._register, self._may_write = cluster, jobs, sets, register, may_write
+        self._cluster, self._store, self._jobs, self._sets = cluster, store, jobs, sets
+        self._register, self._may_write, self._recovery = register, may_write, recovery
         self._parts: dict[str, list[PortSet]] = {}  # what nodes have told in messages before their last
+        self._running: dict[str, frozenset[str]] = {}  # keys of the owners whose sets nodes have told, each its last word
+        self._undecided: dict[str, list[PortSet]] = {}  # of this epoch, by node
 
     async def told(self, node: Node, in_use: Sequence[PortSet], more: bool) -> Reconciled:
         """Acts on the last message of a node's telling. Raises KnitterError."""
@@ -54,23 +77,90 @@ class Reconciler:
             self._parts[node.name] = told
             return Reconciled()
         await self._register(node)
-        outcome = Reconciled()
-        known = {one.owner.key for one in told}
-        answers = await asyncio.gather(*(self._adopt(node.name, one) for one in told), return_exceptions=True)
-        for one, answer in zip(told, answers, strict=True):
-            if isinstance(answer, Refused | Invalid | NotFound):
-                owner_key, why = one.owner.key, answer.message
-                log.warning("a set that runs on a node belongs to others", node=node.name, owner=owner_key, error=why)
-                outcome.refused.append(one.owner)
-            elif isinstance(answer, BaseException):
-                raise answer
-            elif answer:
-                outcome.adopted.append(one.owner)
-        for owner_key in sorted(self._cluster.node(node.name).owners - known):
-            outcome.unknown_to_node.append(self._cluster.sets[owner_key])
+        self._running[node.name] = frozenset(one.owner.key for one in told)
+        waited = set(self._recovery.waiting_for)
+        waiting = (waited - {node.name}) if waited else None
+        verdicts = await asyncio.gather(*(self._settled(node.name, one, waiting) for one in told))
+        by_verdict = {verdict: [one for one, said in zip(told, verdicts, strict=True) if said is verdict] for verdict in _Verdict}
+        self._undecided[node.name] = by_verdict[_Verdict.UNDECIDED]
+        outcome = Reconciled(
+            unknown_to_node=[self._cluster.sets[key] for key in self._unknown(node.name)],
+            adopted=[one.owner for one in by_verdict[_Verdict.ADOPTED]],
+            refused=[one.owner for one in by_verdict[_Verdict.REFUSED]],
+            undecided=[one.owner for one in by_verdict[_Verdict.UNDECIDED]],
+        )
+        if node.name in waited:
+            await self._unbind(node.name)
+            await self._told_or_gone(node.name)
         return outcome
 
-    async def _adopt(self, node: str, told: PortSet) -> bool:
+    def _unknown(self, node: str) -> list[str]:
+        """The owners that the store has on the node, and that its journal does not."""
+        return sorted(self._cluster.node(node).owners - self._running.get(node, frozenset()))
+
+    # -- one set that runs -------------------------------------------------------------------------------------------------
+
+    async def _settled(self, node: str, told: PortSet, waiting: Collection[str] | None) -> _Verdict:
+        """`waiting`: the nodes that have yet to tell in this epoch; None when the manager had recovered."""
+        try:
+            return await self._adopt(node, told)
+        except (Refused, Invalid, NotFound) as error:
+            verdict = await self._judged(node, told, waiting)
+            if verdict in (_Verdict.REFUSED, _Verdict.UNDECIDED):
+                owner_key, why = told.owner.key, error.message
+                log.warning("a set runs on a node and is not its owner's", node=node, owner=owner_key, error=why, verdict=verdict)
+            return verdict
+
+    async def _judged(self, node: str, told: PortSet, waiting: Collection[str] | None) -> _Verdict:
+        """Who is in the way of a set that runs, and whether that one gives way."""
+        rivals = await self._rivals(node, told)
+        if not rivals:
+            return _Verdict.UNDECIDED  # nobody's: its network or subnet is not known here, or something is under way
+        if waiting is None:
+            return _Verdict.REFUSED
+        views = {self._view(key, waiting) for key in rivals}
+        if _Verdict.KNOWN in views:
+            return _Verdict.REFUSED
+        if _Verdict.UNDECIDED in views:
+            return _Verdict.UNDECIDED
+        for key in rivals:
+            log.warning("what runs wins over what was planned", node=node, owner=told.owner.key, gives_way=key)
+            await self._jobs.run(turn_of(keys.owner_of(key)), key, lambda _, key=key: self._giving_way(key))  # type: ignore[misc]
+        try:
+            return await self._adopt(node, told)
+        except (Refused, Invalid, NotFound):
+            return _Verdict.UNDECIDED
+
+    async def _rivals(self, node: str, told: PortSet) -> list[str]:
+        """The keys of those who hold what it uses, itself on another node included."""
+        own = self._cluster.sets.get(told.owner.key)
+        asked = [keys.address(port.network_id, one.cidr.partition("/")[0]) for port in told.ports for one in port.addresses]
+        try:
+            found = await self._store.get(asked)
+        except StoreDown as error:
+            raise store_unavailable(error) from error
+        rivals = {record.value.decode() for record in found.values() if record.value} - {told.owner.key}
+        if own is not None and port_set_of(own).node not in ("", node):
+            rivals.add(told.owner.key)
+        return sorted(rivals)
+
+    def _view(self, owner_key: str, waiting: Collection[str]) -> _Verdict:
+        """Of a set in the store: it runs (KNOWN), it is only planned (ADOPTED: the other one is), or nobody can tell yet."""
+        record = self._cluster.sets.get(owner_key)
+        if record is None:
+            return _Verdict.UNDECIDED  # a claim's or a group's
+        held = port_set_of(record)
+        if held.node in waiting:
+            return _Verdict.UNDECIDED
+        told = self._running.get(held.node)
+        runs = held.binding is not None if told is None else owner_key in told
+        return _Verdict.KNOWN if runs else _Verdict.ADOPTED
+
+    def _giving_way(self, owner_key: str) -> Plan | Answer:
+        record = self._cluster.sets.get(owner_key)
+        return None if record is None else end(self._cluster, port_set_of(record))
+
+    async def _adopt(self, node: str, told: PortSet) -> _Verdict:
         """Whether the store had to learn it from the node."""
         learned = False
 
@@ -81,19 +171,19 @@ class Reconciler:
             return plan
 
         await self._jobs.run(turn_of(told.owner), told.owner.key, step)
-        return learned
+        return _Verdict.ADOPTED if learned else _Verdict.KNOWN
 
     def _adoption(self, node: str, told: PortSet) -> Plan | Answer:
         record = self._cluster.sets.get(told.owner.key)
         if record is not None:
             before = port_set_of(record)
+            if before.binding is not None and before.node not in ("", node):
+                raise Refused("OBJECT_IN_USE", f"{keys.said(told.owner.key)} is used on node {before.node}")
             if _wires(before) == _wires(told):
                 after = replace(before, node=node, binding=told.binding or before.binding, revision=0)
                 if after == replace(before, revision=0):
                     return record
                 return rewrite(before, after)
-            if before.binding is not None and before.node != node:
-                raise Refused("OBJECT_IN_USE", f"{keys.said(told.owner.key)} is used on node {before.node}")
             return self._take_over(node, told, before)
         return self._take_over(node, told, None)
 
@@ -111,6 +201,36 @@ class Reconciler:
             raise
         return plan
 
+    # -- a new epoch -------------------------------------------------------------------------------------------------------
+
+    async def _unbind(self, node: str) -> None:
+        """The node has told in the new epoch: what the store has in use there and the node has not is not in use.
+
+        Pods' sets only: those of sandboxes the node gives back itself.
+        """
+        unused = [owner for owner in map(keys.owner_of, self._unknown(node)) if isinstance(owner, PodOwner)]
+        await asyncio.gather(*(self._sets.release(Return(owner, unbind_only=True)) for owner in unused))
+
+    async def _told_or_gone(self, node: str) -> None:
+        """One node less to wait for: what waited for its word is judged before anything is allocated."""
+        waiting = set(self._recovery.waiting_for) - {node}
+        await self._judge_again(waiting)
+        if await self._recovery.told(node):
+            self._undecided.clear()
+
+    async def _judge_again(self, waiting: Collection[str]) -> None:
+        for node, sets in list(self._undecided.items()):
+            verdicts = await asyncio.gather(*(self._settled(node, one, waiting) for one in sets))
+            left = [one for one, said in zip(sets, verdicts, strict=True) if said is _Verdict.UNDECIDED]
+            self._undecided[node] = left
+
+    async def end_recovery(self) -> tuple[str, ...]:
+        """By an operator's word nobody is waited for any more; returns who was."""
+        self._may_write()
+        await self._judge_again(())
+        self._undecided.clear()
+        return await self._recovery.end()
+
     # -- the end of a node -----------------------------------------------------------------------------------------------
 
     async def free(self, node: str) -> None:
@@ -123,10 +243,12 @@ class Reconciler:
                 log.warning("a set of a node that is gone was not freed", node=node, error=ended.message)
             elif isinstance(ended, BaseException):
                 raise ended
+        self._running.pop(node, None)
+        self._undecided.pop(node, None)
+        if node in self._recovery.waiting_for:
+            await self._told_or_gone(node)
 
 
 def _wires(port_set: PortSet) -> list[tuple[str, str, str, tuple[str, ...]]]:
     """What of a set is in the kernel."""
     return [(port.network_id, port.interface, port.mac, tuple(one.cidr for one in port.addresses)) for port in port_set.ports]
-
-

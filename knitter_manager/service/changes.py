@@ -2,60 +2,89 @@
 heartbeats."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from itertools import islice
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
 from knitter_common.convert import time_to_proto
-from knitter_manager.feed import Feed, changes_of, snapshot_of
-from knitter_manager.role import Role, shutting_down
-from knitter_manager.state import Cluster
+from knitter_common.errors import Unavailable
+from knitter_manager.core import Core
+from knitter_manager.feed import changes_of, snapshot_of
+from knitter_manager.role import shutting_down
 from knitter_manager.store.protocol import Commit, Compacted, StoreDown
 
 _CHUNK = 500  # objects of a snapshot in one message
+_BEHIND = 2.0  # seconds that a client which has seen more is kept waiting
 _COMMITS = 200  # commits in one message; a commit is never split, so that a client can resume after its revision
 
 
-async def feed_changes(
-    cluster: Cluster, feed: Feed, role: Role, request: pb.ChangesRequest, heartbeat: float
-) -> AsyncIterator[pb.ChangesResponse]:
-    """One subscription, until this manager ends: then Unavailable(SHUTTING_DOWN). `heartbeat` is in seconds."""
-    position = request.after_revision
-    if not position or request.epoch != cluster.epoch or position > cluster.revision:
-        yield pb.ChangesResponse(reset=pb.FeedReset(epoch=cluster.epoch))
-        position = cluster.revision
-        for response in _messages(snapshot_of(cluster)):
-            yield response
-    synced = False
-    while True:
-        commits = feed.behind(position)
-        if commits is None:
-            try:
-                async for part in feed.log_since(position):
-                    for response in _batches(part):
-                        yield response
-                    position = part[-1].revision
-            except (Compacted, StoreDown):
-                yield pb.ChangesResponse(reset=pb.FeedReset(epoch=cluster.epoch))
-                position, synced = cluster.revision, False
-                for response in _messages(snapshot_of(cluster)):
+class Subscription:
+    """One call of Changes, until this manager ends: then Unavailable(SHUTTING_DOWN). `heartbeat` is in seconds."""
+
+    def __init__(self, core: Core, request: pb.ChangesRequest, heartbeat: float) -> None:
+        self._core, self._cluster, self._feed, self._heartbeat = core, core.cluster, core.feed, heartbeat
+        self._epoch, self._position = request.epoch, request.after_revision
+        self._synced = False
+
+    async def run(self) -> AsyncIterator[pb.ChangesResponse]:
+        """The messages of the feed."""
+        await self._catch_up()
+        while True:
+            if not self._position or self._epoch != self._cluster.epoch:
+                for response in self._reset():
                     yield response
-            continue
-        if commits:
-            for response in _batches(commits):
-                yield response
-            position = commits[-1].revision
-        elif not synced:
-            synced = True
-            yield pb.ChangesResponse(synced=pb.FeedSynced(epoch=cluster.epoch, revision=position))
-        else:
-            await feed.news(heartbeat)
-            if role.ending.is_set():
+            if self._core.role.ending.is_set():
                 raise shutting_down()
-            if position >= cluster.revision:
+            commits = [] if self._core.standing.applying else self._feed.behind(self._position)
+            if commits is None:
+                try:
+                    async with aclosing(self._logged()) as logged:
+                        async for response in logged:
+                            yield response
+                except (Compacted, StoreDown):
+                    self._position = 0
+            elif commits:
+                for response in _batches(commits):
+                    yield response
+                self._position = commits[-1].revision
+            elif not self._synced:
+                self._synced = True
+                yield pb.ChangesResponse(synced=pb.FeedSynced(epoch=self._epoch, revision=self._position))
+            elif not await self._feed.news(self._heartbeat):
                 now = time_to_proto(time.time_ns())
-                yield pb.ChangesResponse(heartbeat=pb.FeedHeartbeat(time=now, revision=position))
+                yield pb.ChangesResponse(heartbeat=pb.FeedHeartbeat(time=now, revision=self._position))
+
+    async def _catch_up(self) -> None:
+        """A client that has seen more than this manager waits for it; where nothing more comes, the store has gone back.
+
+        Raises Unavailable(REPLICA_BEHIND) where only the writer can tell.
+        """
+        end = time.monotonic() + _BEHIND
+        while self._epoch == self._cluster.epoch and self._position > self._cluster.revision:
+            if self._core.role.writing.is_set():
+                await self._core.recovery.shown(self._epoch, self._position)
+            elif time.monotonic() > end:
+                said = f"this manager is at revision {self._cluster.revision}, the client has seen {self._position}"
+                raise Unavailable("REPLICA_BEHIND", said)
+            if self._epoch == self._cluster.epoch and self._position > self._cluster.revision:
+                await self._feed.news(0.1)
+
+    def _reset(self) -> Iterator[pb.ChangesResponse]:
+        self._epoch, self._position, self._synced = self._cluster.epoch, self._cluster.revision, False
+        yield pb.ChangesResponse(reset=pb.FeedReset(epoch=self._epoch))
+        yield from _messages(snapshot_of(self._cluster))
+
+    async def _logged(self) -> AsyncGenerator[pb.ChangesResponse, None]:
+        """What the ring does not hold any more, from the store's log."""
+        async with aclosing(self._feed.log_since(self._position)) as log:  # type: ignore[type-var]
+            async for part in log:
+                if self._epoch != self._cluster.epoch or self._core.standing.applying:
+                    return
+                for response in _batches(part):
+                    yield response
+                self._position = part[-1].revision
 
 
 def _batches(commits: Sequence[Commit]) -> Iterator[pb.ChangesResponse]:
