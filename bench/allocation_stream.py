@@ -1,18 +1,19 @@
-"""`StreamAllocations`, durable on SQLite, against an echo of the same messages: both over grpc.aio, both in a process of their own.
+"""`StreamAllocations`, durable on SQLite and on etcd (one member on this machine), against an echo of the same messages: each over
+grpc.aio, each in a process of its own.
 
 The client keeps a window of messages under way, 1 or 16 operations each. The echo answers every operation with a set of the same
 size, and does nothing else. Each round allocates and then releases, so that the store does not grow.
 """
 
 import asyncio
-import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ import grpc
 from knitter.v1 import manager_pb2, manager_pb2_grpc, types_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "bench"))
+sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests")]
 
-from measure import rates, report  # noqa: E402
+from measure import Row, rates, report  # noqa: E402
+from running import ManagerProcess  # noqa: E402
 
 WINDOW = 64  # messages under way
 OPERATIONS = 1600  # a round
 ROUNDS = 7
+# store, operations in one of our messages and in one of the echo's
+AIMS = {("SQLite", 1, 1): 0.5, ("SQLite", 16, 1): 1.3}
 
 
 class Echo(manager_pb2_grpc.ManagerServiceServicer):
@@ -90,11 +94,11 @@ async def stream(stub: Any, operations: list[Any], size: int) -> float:
     return len(operations) / spent
 
 
-def allocations() -> tuple[list[Any], list[Any]]:
+def allocations(network: str = "admin/bench", count: int = OPERATIONS) -> tuple[list[Any], list[Any]]:
     """New owners' allocations, and the releases that undo them."""
     run = uuid.uuid4().hex[:12]
-    owners = [types_pb2.Owner(named=types_pb2.NamedOwner(tenant="admin", name=f"{run}-{index}")) for index in range(OPERATIONS)]
-    wish = types_pb2.Wish(network="admin/bench", interface="eth0")
+    owners = [types_pb2.Owner(named=types_pb2.NamedOwner(tenant="admin", name=f"{run}-{index}")) for index in range(count)]
+    wish = types_pb2.Wish(network=network, interface="eth0")
     wanted = [
         manager_pb2.AllocationOperation(id=index + 1, allocate=manager_pb2.Allocation(owner=owner, node="n", wishes=[wish]))
         for index, owner in enumerate(owners)
@@ -105,59 +109,71 @@ def allocations() -> tuple[list[Any], list[Any]]:
     return wanted, undone
 
 
-async def measure(ours: str, echo: str) -> list[Any]:
-    """Alternates the two."""
-    async with grpc.aio.insecure_channel(ours) as mine, grpc.aio.insecure_channel(echo) as theirs:
-        manager, other = manager_pb2_grpc.ManagerServiceStub(mine), manager_pb2_grpc.ManagerServiceStub(theirs)
+async def measure(managers: Mapping[str, str], echo: str) -> list[Row]:
+    """Alternates them all. `managers` maps a store to an address."""
+    rates_of: dict[tuple[str, int], list[float]] = defaultdict(list)
+    async with AsyncExitStack() as stack:
+        stubs = {}
+        for name, address in {"echo": echo, **managers}.items():
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+            stubs[name] = manager_pb2_grpc.ManagerServiceStub(channel)
         subnet = types_pb2.Subnet(cidr="10.1.0.0/16", gateway="10.1.0.1")
         network = types_pb2.Network(tenant="admin", name="bench", type=1, subnets=[subnet])
-        await manager.CreateNetwork(manager_pb2.CreateNetworkRequest(network=network))
-        one, sixteen, across = [], [], []
+        for name in managers:
+            await stubs[name].CreateNetwork(manager_pb2.CreateNetworkRequest(network=network))
         for turn in range(ROUNDS + 1):
-            wanted, undone = allocations()
-            echo_one = await stream(other, wanted, 1)
-            ours_one = await stream(manager, wanted, 1)
-            await stream(manager, undone, 16)
-            wanted, undone = allocations()
-            echo_many = await stream(other, wanted, 16)
-            ours_many = await stream(manager, wanted, 16)
-            await stream(manager, undone, 16)
-            if turn:
-                one.append((ours_one, echo_one))
-                sixteen.append((ours_many, echo_many))
-                across.append((ours_many, echo_one))
-    return [
-        rates("1 operation a message", one, aim=0.5),
-        rates("16 a message, echo at 1 a message", across, aim=1.3),
-        rates("16 a message, echo at 16 a message", sixteen),
-    ]
+            for size in (1, 16):
+                for name, stub in stubs.items():
+                    wanted, undone = allocations()
+                    rate = await stream(stub, wanted, size)
+                    if name != "echo":
+                        await stream(stub, undone, 16)
+                    if turn:
+                        rates_of[name, size].append(rate)
+    rows = []
+    for name in managers:
+        for what, size, other in (
+            ("1 operation a message", 1, 1),
+            ("16 a message, echo at 1 a message", 16, 1),
+            ("16 a message, echo at 16 a message", 16, 16),
+        ):
+            pairs = list(zip(rates_of[name, size], rates_of["echo", other], strict=True))
+            rows.append(rates(f"{name}: {what}", pairs, aim=AIMS.get((name, size, other))))
+    return rows
+
+
+def etcd_of(stack: ExitStack, home: Path) -> str:
+    """The endpoint of an etcd of one member; "" where there can be none, which is told."""
+    from harness import etcd
+
+    if reason := etcd.why_not():
+        print(f"etcd is left out: {reason}", file=sys.stderr)
+        return ""
+    return stack.enter_context(etcd.Cluster(home)).endpoints[0]
 
 
 def main() -> int:
-    """Starts the two servers, measures, ends them."""
+    """Starts the servers, measures, ends them."""
     if sys.argv[1:] == ["--echo"]:
         asyncio.run(serve_echo())
         return 0
-    with tempfile.TemporaryDirectory(prefix="knitter-bench-") as home:
-        config = Path(home) / "manager.json"
-        config.write_text(json.dumps({"listen": "127.0.0.1:0", "store": {"kind": "sqlite", "path": f"{home}/m.db"}}))
-        read, write = os.pipe()
-        binary = str(ROOT / "_output/bin/knitter-manager")
-        manager = subprocess.Popen(
-            [binary, "--config", str(config), "--ready-fd", str(write)], pass_fds=[write], stderr=subprocess.DEVNULL
-        )
-        os.close(write)
+    with tempfile.TemporaryDirectory(prefix="knitter-bench-") as home, ExitStack() as stack:
+        stores: dict[str, dict[str, Any]] = {"SQLite": {"kind": "sqlite", "path": f"{home}/m.db"}}
+        if endpoint := etcd_of(stack, Path(home) / "etcd"):
+            stores["etcd"] = {"kind": "etcd", "endpoints": [endpoint]}
+        managers = {}
+        for name, store in stores.items():
+            folder = Path(home) / f"manager-{name}"
+            folder.mkdir()
+            managers[name] = stack.enter_context(ManagerProcess(folder, store)).address
         echo = subprocess.Popen([sys.executable, __file__, "--echo"], stdout=subprocess.PIPE, text=True)
         try:
-            with os.fdopen(read) as ready:
-                ours = ready.readline().strip()
             assert echo.stdout is not None
-            rows = asyncio.run(measure(ours, echo.stdout.readline().strip()))
+            rows = asyncio.run(measure(managers, echo.stdout.readline().strip()))
         finally:
-            for process in (manager, echo):
-                process.terminate()
-                process.wait()
-    report("StreamAllocations on SQLite against an echo (rates)", rows)
+            echo.terminate()
+            echo.wait()
+    report("StreamAllocations against an echo (rates)", rows)
     return 0
 
 
