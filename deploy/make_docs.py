@@ -53,7 +53,9 @@ CONFIGURATION = """\
 Every daemon reads one JSON file, named by `--config`; `--check` only checks it. A key that is not known is refused, and the nearest
 known one named; keys that begin with `x-` are yours, for notes, and ignored with all that is below them. A key written twice is
 refused. A span of time is a number of seconds or a text: "250ms", "30s", "5m", "1h". A dot on this page is one level of nesting:
-`log.level` is `{{"log": {{"level": "debug"}}}}`. SIGHUP reads the log level again; everything else needs a restart.
+`log.level` is `{{"log": {{"level": "debug"}}}}`. SIGHUP reads the log level again, SIGUSR1
+switches to debug and, the next time, back to the file's level; everything else needs a restart. SIGTERM ends a daemon gracefully:
+it takes no more calls, finishes those under way within `server.grace`, and exits with 0.
 
 The plugin has no file: see [cni-plugin.md](cni-plugin.md).
 """

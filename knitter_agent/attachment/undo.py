@@ -34,9 +34,15 @@ MAX_ATTEMPTS = 10  # runs of one delegate's DEL
 log = structlog.get_logger()
 
 
+def _under_way() -> dict[str, str]:
+    """The request id of the call that this is a part of, where there is one, for the log."""
+    known = structlog.contextvars.get_contextvars()
+    return {"request_id": known["request_id"]} if "request_id" in known else {}
+
+
 @dataclass(slots=True)
 class Undo:
-    """One undo under way. `released`: its set is the manager's again.
+    """One undo under way. `released`: its set is the manager's again. `asked` is the request that began it, for the log.
 
     `told` ends when the kernel is clean, with the next outcome of the delegates: None, or their error; `hurry` has them run now.
     """
@@ -48,6 +54,7 @@ class Undo:
     released: bool = False
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     backoff: Backoff = field(default_factory=lambda: Backoff(first=0.2, most=30.0))
+    asked: Mapping[str, str] = field(default_factory=_under_way)
 
 
 class Undoer:
@@ -164,7 +171,11 @@ class Undoer:
     def _later(self, undo: Undo, error: BaseException) -> None:
         delay = undo.backoff.next()
         log.error(
-            "an undo failed and will be tried again", attachment=str(undo.record.key), seconds=round(delay, 1), error=str(error)
+            "an undo failed and will be tried again",
+            attachment=str(undo.record.key),
+            seconds=round(delay, 1),
+            error=str(error),
+            **undo.asked,
         )
 
         def again() -> None:
@@ -174,11 +185,12 @@ class Undoer:
         asyncio.get_running_loop().call_later(delay, again)
 
     async def _finish(self, undo: Undo) -> None:
-        try:
-            await self._end(undo)
-        except Exception as error:
-            log.error("an undo failed unexpectedly", attachment=str(undo.record.key), exc_info=error)
-            self._later(undo, error)
+        with structlog.contextvars.bound_contextvars(**undo.asked):
+            try:
+                await self._end(undo)
+            except Exception as error:
+                log.error("an undo failed unexpectedly", attachment=str(undo.record.key), exc_info=error)
+                self._later(undo, error)
 
     async def _end(self, undo: Undo) -> None:
         release = asyncio.create_task(self._release(undo))
@@ -234,7 +246,12 @@ class Undoer:
             return
         await failpoints.reach("undo.before-release")
         owner = convert.owner_from_proto(types_pb2.PortSet.FromString(record.port_set).owner)
-        back = Return(owner, container_id=record.key.container_id, unbind_only=isinstance(owner, PodOwner))
+        back = Return(
+            owner,
+            container_id=record.key.container_id,
+            unbind_only=isinstance(owner, PodOwner),
+            request_id=undo.asked.get("request_id", ""),
+        )
         backoff = Backoff(first=0.5, most=30.0)
         while True:
             try:

@@ -148,7 +148,7 @@ class _LevelSwitch:
             return
         self._debug = False
         logs.set_level(level)
-        log.info("log level", level=level)
+        log.warning("log level", now=level)
 
     def toggle(self) -> None:
         """SIGUSR1: debug, or back to the file's level."""
@@ -157,3 +157,4 @@ class _LevelSwitch:
         else:
             self._debug = True
             logs.set_level("debug")
+            log.warning("log level", now="debug")

@@ -15,7 +15,9 @@ LEVELS = ("debug", "info", "warning", "error")
 class LogSettings:
     """What is logged."""
 
-    level: str = setting("debug, info, warning or error; read again on SIGHUP", "info", choices=LEVELS)
+    level: str = setting(
+        "debug, info, warning or error; read again on SIGHUP; SIGUSR1 switches to debug and back", "info", choices=LEVELS
+    )
 
 
 class _Threshold:
@@ -36,6 +38,11 @@ _threshold = _Threshold()
 def set_level(level: str) -> None:
     """Changes the level of the running process. `level` is one of LEVELS."""
     _threshold.number = getattr(logging, level.upper())
+
+
+def tells(level: str) -> bool:
+    """Whether lines of this level are written now; for lines that cost something to make."""
+    return bool(_threshold.number <= getattr(logging, level.upper()))
 
 
 def configure(component: str, settings: LogSettings) -> None:
