@@ -25,6 +25,8 @@ from knitter_manager.objects.networks import Networks
 from knitter_manager.objects.nodes import Nodes
 from knitter_manager.objects.segments import Segments
 from knitter_manager.objects.tenants import Tenants, Undertaker
+from knitter_manager.recovery import Recovery
+from knitter_manager.restore import Restore
 from knitter_manager.role import Role
 from knitter_manager.standing import Standing
 from knitter_manager.state import Cluster
@@ -57,13 +59,18 @@ class Core:
         self.feed = Feed(store, self.cluster, self.standing, clock, lambda: Cluster(settings.default_network))
         self.role = Role(store, self.cluster, self.committer, self.feed, self.standing, clock)
         self.committer.lost = self.role.lost
+        self.recovery = Recovery(store, self.cluster, self.feed, self.standing, self.role)
+        self.restore = Restore(
+            store, self.cluster, self.committer, self.feed, self.standing, self.role, self.recovery, self.feed.empty
+        )
+        self.role.resume = self.restore.resume
         self.planner = Planner(self.cluster, settings.limits, clock, wall)
         self.jobs = Jobs(store, self.cluster, self.committer, clock)
         may_write, allowed = self.role.may_write, self.role.allowed
         self.sets = PortSets(self.cluster, self.planner, self.jobs, may_write, allowed, self._sticky_until)
         book = Book(self.cluster, self.committer, may_write, clock, wall)
         self.nodes = Nodes(book, lambda name: self.reconciler.free(name))
-        self.reconciler = Reconciler(self.cluster, self.jobs, self.sets, self.nodes.register, may_write)
+        self.reconciler = Reconciler(self.cluster, store, self.jobs, self.sets, self.nodes.register, may_write, self.recovery)
         segmentation = settings.segmentation
         self.segments = Segments(self.cluster, segmentation.vni, segmentation.vlans, settings.rest, wall)
         types = [one for one in NetworkType if type_name(one) in settings.allowed_types]
@@ -97,7 +104,7 @@ class Core:
         self.role.name = name
         lead, writing = self._spawn(self.role.lead()), self._spawn(self.role.writing.wait())
         while not writing.done():
-            if await self.store.writer() not in ("", name):
+            if await self.store.writer() not in ("", name) and not self.standing.applying:
                 return
             await asyncio.wait((writing, lead), timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
             if lead.done():

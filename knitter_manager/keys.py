@@ -12,6 +12,9 @@ GROUP = "group/"
 CLAIM = "claim/"
 NODE = "node/"
 META = "meta/"
+FAMILIES = frozenset(  # of what is a part of the state; a snapshot with others is of a newer release
+    {"portset", "addr", "mac", "network", "net", "tenant", "group", "claim", "node", "vid", "owed"}
+)
 
 # What the state is made of; `meta` tells of the store itself.
 FAMILIES = frozenset(

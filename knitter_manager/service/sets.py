@@ -11,7 +11,7 @@ from knitter_manager import keys
 from knitter_manager.records import message_of
 from knitter_manager.service import lists
 from knitter_manager.service.base import Calls, answered
-from knitter_manager.service.changes import feed_changes
+from knitter_manager.service.changes import Subscription
 from knitter_manager.service.pages import page
 from knitter_manager.service.stream import Stream
 
@@ -62,13 +62,15 @@ class SetCalls(Calls):
         self, request_iterator: AsyncIterator[pb.StreamAllocationsRequest], context: Any
     ) -> AsyncIterator[pb.StreamAllocationsResponse]:
         """Many sets."""
-        async for response in Stream(self._core.sets, self._core.role.ending).run(request_iterator):
+        async for response in Stream(self._core.sets, self._core.role.parting).run(request_iterator):
             yield response
 
     async def Reconcile(self, request: pb.ReconcileRequest, context: Any) -> pb.ReconcileResponse:
         """A node's journal against the store."""
         node = convert.node_from_proto(request.node)
         in_use = [convert.port_set_from_proto(message) for message in request.in_use]
+        self._core.role.may_write()
+        await self._core.recovery.shown(request.epoch, request.revision)
         outcome = await self._core.reconciler.told(node, in_use, request.more)
         cluster = self._core.cluster
         return pb.ReconcileResponse(
@@ -77,10 +79,12 @@ class SetCalls(Calls):
             unknown_to_node=[message_of(record) for record in outcome.unknown_to_node],
             adopted=[convert.owner_to_proto(owner) for owner in outcome.adopted],
             refused=[convert.owner_to_proto(owner) for owner in outcome.refused],
+            undecided=[convert.owner_to_proto(owner) for owner in outcome.undecided],
+            recovering=self._core.recovery.recovering,
         )
 
     async def Changes(self, request: pb.ChangesRequest, context: Any) -> AsyncIterator[pb.ChangesResponse]:
         """The feed."""
         core = self._core
-        async for response in feed_changes(core.cluster, core.feed, core.role, request, core.settings.heartbeat):
+        async for response in Subscription(core, request, core.settings.heartbeat).run():
             yield response

@@ -6,7 +6,7 @@ with the next one. A client that does not read its outcomes is not read from eit
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from knitter_common.errors import Internal, Invalid, KnitterError, to_status
 from knitter_common.serve.logs import tells
 from knitter_manager.allocation.jobs import Answer
 from knitter_manager.allocation.sets import PortSets
-from knitter_manager.role import shutting_down
 
 MOST_OPEN = 4096  # operations of one stream that are not answered, or whose outcome is not sent
 MOST_OUTCOMES = 256  # in one message: sets of 32 ports stay below the size of a message
@@ -27,11 +26,11 @@ log = structlog.get_logger()
 
 
 class Stream:
-    """One call of StreamAllocations. `ending` is set when the manager ends: then what is open is answered, and nothing more is
-    read."""
+    """One call of StreamAllocations. `parting` waits until the stream must end, and says why: then what is open is answered, and
+    nothing more is read."""
 
-    def __init__(self, sets: PortSets, ending: asyncio.Event) -> None:
-        self._sets, self._ending = sets, ending
+    def __init__(self, sets: PortSets, parting: Callable[[], Awaitable[KnitterError]]) -> None:
+        self._sets, self._parting = sets, parting
         self._outcomes: list[pb.AllocationOutcome] = []
         self._open = 0
         self._ended = False
@@ -62,8 +61,7 @@ class Stream:
             raise self._failed
 
     async def _watch(self, reader: "asyncio.Task[None]") -> None:
-        await self._ending.wait()
-        self._failed = shutting_down()
+        self._failed = await self._parting()
         reader.cancel()
 
     async def _read(self, requests: AsyncIterator[pb.StreamAllocationsRequest]) -> None:
