@@ -40,7 +40,7 @@ class Agent:
         self._settings = settings
         self._server = GrpcServer(settings.listen, settings.server, [SERVICE])
         self._journal: Journal | None = None
-        self._worker: KernelWorker | None = None
+        self._workers: tuple[KernelWorker, ...] = ()
         self._manager: ManagerClient | None = None
         self._attachments: Attachments | None = None
         self._queue: DelQueue | None = None
@@ -51,19 +51,20 @@ class Agent:
         settings, boot_id = self._settings, BOOT_ID.read_text(encoding="ascii").strip()
         self._server.take()
         self._journal = journal = open_journal(Path(settings.state) / "journal.db")
-        self._worker = KernelWorker(Kernel())
+        self._workers = worker, remover = KernelWorker(Kernel()), KernelWorker(Kernel(), "remover")
         node = Node(settings.node_name, settings.underlay_address, settings.labels, __version__)
         self._manager = manager = ManagerClient(Managers(settings.managers), lambda managers: reconciler(managers))
         watch = Watch(node.name, Peers(settings.monitors), journal, settings.default_network) if settings.monitors else None
         tools = Tools(
             node.name,
             journal,
-            self._worker,
+            worker,
             manager,
             Delegates(settings.delegate_timeout),
             settings.manager_patience,
             settings.default_network,
             changed=watch.changed if watch else lambda _: None,
+            second_worker=remover,
         )
         self._attachments = attachments = Attachments(tools)
         reconciler = Reconciler(node, tools, attachments, boot_id)
@@ -111,8 +112,8 @@ class Agent:
             await self._attachments.close()
         if self._manager is not None:
             await self._manager.close()
-        if self._worker is not None:
-            await self._worker.close()
+        for worker in self._workers:
+            await worker.close()
         if self._journal is not None:
             await self._journal.close()
 

@@ -1,4 +1,4 @@
-"""The thread in which everything that blocks on the kernel happens, one after the other."""
+"""A thread in which things that block on the kernel happen, one after the other."""
 
 import asyncio
 import threading
@@ -14,12 +14,12 @@ Work = Callable[[Kernel], Any]
 
 
 class KernelWorker:
-    """One thread with the node's Kernel. Work is done in the order it was handed over. Belongs to one event loop."""
+    """One thread with a Kernel of its own. Work is done in the order it was handed over. Belongs to one event loop."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, name: str = "kernel") -> None:
         self._kernel = kernel
         self._queue: SimpleQueue[tuple[Work, asyncio.Future[Any]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._live, name="kernel", daemon=True)
+        self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._thread.start()
 
     def run(self, work: Callable[[Kernel], T]) -> "asyncio.Future[T]":

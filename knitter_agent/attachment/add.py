@@ -189,7 +189,8 @@ async def _unless_failed(allocating: Coroutine[Any, Any, Granted | None], openin
 
 async def _close(opening: "asyncio.Future[Namespace]") -> None:
     """Closes the namespace when it has been opened; a failure to open was told where it was awaited."""
-    await asyncio.wait([opening])
+    if not opening.done():
+        await asyncio.wait([opening])
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
 

@@ -38,7 +38,7 @@ async def repair(tools: Tools) -> int:
 
 async def _mend(tools: Tools, kind: NetworkType, together: Sequence[Wiring]) -> int:
     try:
-        mended = await tools.worker.run(lambda kernel: tools.drivers(kind).repair(kernel, together))
+        mended = await tools.remover.run(lambda kernel: tools.drivers(kind).repair(kernel, together))
     except KnitterError as error:
         log.error("the node's side cannot be repaired", reason=error.reason, error=error.message)
         return 0

@@ -45,3 +45,9 @@ class Tools:
     clock: Callable[[], int] = time.time_ns
     changed: Callable[[Record], None] = lambda _: None
     locks: NamedLocks = field(default_factory=NamedLocks)
+    second_worker: KernelWorker | None = None
+
+    @property
+    def remover(self) -> KernelWorker:
+        """The worker for what undoes and repairs: an ADD shall not wait for it, deleting links takes the kernel 16 ms and more."""
+        return self.second_worker or self.worker

@@ -139,7 +139,7 @@ class Undoer:
     async def _unwire(self, batch: Sequence[Undo]) -> None:
         await failpoints.reach("undo.before-unwire")
         try:
-            await self._tools.worker.run(lambda kernel: self._detach(kernel, [undo.record for undo in batch]))
+            await self._tools.remover.run(lambda kernel: self._detach(kernel, [undo.record for undo in batch]))
             outcomes: dict[Key, BaseException | None] = {}
         except Exception as error:  # noqa: BLE001 - one may have spoiled the batch: each alone, and told below
             log.warning("a gathered undo failed; one by one now", attachments=len(batch), error=str(error))
@@ -153,7 +153,7 @@ class Undoer:
 
     async def _unwire_alone(self, undo: Undo) -> BaseException | None:
         try:
-            await self._tools.worker.run(lambda kernel: self._detach(kernel, [undo.record]))
+            await self._tools.remover.run(lambda kernel: self._detach(kernel, [undo.record]))
         except Exception as error:  # noqa: BLE001 - logged and tried again by the caller
             return error
         return None

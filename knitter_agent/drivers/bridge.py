@@ -7,6 +7,7 @@ as is bridge-nf-call-iptables. Router advertisements are not accepted, neither o
 pod is told comes from its plan, not from a neighbour.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence, Set
 
 from knitter_agent.drivers import masquerade
@@ -22,7 +23,11 @@ DOOMED = 0x6B6E6974  # the link group in which links of ours are gathered to be 
 
 
 class BridgeDriver:
-    """See `Driver`."""
+    """See `Driver`. `_bridges` is held while a bridge may come or go: from finding it until it has a port, and from finding it idle
+    until it is deleted. So an ADD waits for a deletion only where that takes a network's last port."""
+
+    def __init__(self) -> None:
+        self._bridges = threading.Lock()
 
     def plan(self, port: Port, attachment: str) -> Wiring:
         """Pure; see `BridgeIntent`."""
@@ -31,8 +36,9 @@ class BridgeDriver:
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
         """A few exchanges with the kernel: the bridge, the pair, its end on the node, its end in the pod, whether packets pass."""
         intent = BridgeIntent.of(wiring)
-        bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
-        host, peer = _make_pair(kernel, sandbox, intent, bridge)
+        with self._bridges:
+            bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
+            host, peer = _make_pair(kernel, sandbox, intent, bridge)
         kernel.talk.ask(wire.set_link(host, f"naming link {intent.host}", alias=intent.host_alias), wire.no_link_local(host))
         sandbox.run(lambda: _prepare_sandbox_end(intent))
         sandbox.talk.ask(*_sandbox_end(intent, peer))
@@ -44,7 +50,11 @@ class BridgeDriver:
         """All links, and the bridges left without a port, in one deletion."""
         intents = [BridgeIntent.of(wiring) for wiring in wirings]
         doomed = _own_links(kernel, intents)
-        _delete(kernel, doomed | _idle_bridges(kernel, intents, doomed))
+        if any(True for _ in _unused(kernel, intents, doomed)):
+            with self._bridges:
+                _delete(kernel, doomed | _idle_bridges(kernel, intents, doomed))
+        else:
+            _delete(kernel, doomed)
 
     def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> Sequence[str]:
         """See `bridge_check`."""
@@ -56,7 +66,8 @@ class BridgeDriver:
         lost: list[str] = []
         for intent in (BridgeIntent.of(wiring) for wiring in wirings):
             try:
-                _repair(kernel, intent, done, lost)
+                with self._bridges:
+                    _repair(kernel, intent, done, lost)
             except KnitterError as error:
                 lost.append(f"interface {intent.interface}: {error.message}")
         return Mended(tuple(done), tuple(lost))
@@ -160,18 +171,17 @@ def _own_links(kernel: Kernel, intents: Iterable[BridgeIntent]) -> set[int]:
 
 def _idle_bridges(kernel: Kernel, intents: Iterable[BridgeIntent], doomed: Set[int]) -> set[int]:
     """The indices of bridges of ours that have no port but the doomed ones. Their addresses are not translated from now on."""
-    idle = set()
-    unused = []
+    unused = list(_unused(kernel, intents, doomed))
+    masquerade.stop(intent.bridge for intent, _ in unused if intent.masquerade)
+    return {link.index for _, link in unused if link is not None}
+
+
+def _unused(kernel: Kernel, intents: Iterable[BridgeIntent], doomed: Set[int]) -> Iterator[tuple[BridgeIntent, wire.Link | None]]:
+    """An intent for each bridge that is gone, or is ours and has no port but the doomed ones; and the bridge."""
     for intent in {intent.bridge: intent for intent in intents}.values():
         link = _look(kernel, intent.bridge)
-        if link is not None and not (intent.owns_bridge(link) and _ports(kernel, link.index) <= doomed):
-            continue
-        if link is not None:
-            idle.add(link.index)
-        if intent.masquerade:
-            unused.append(intent.bridge)
-    masquerade.stop(unused)
-    return idle
+        if link is None or (intent.owns_bridge(link) and _ports(kernel, link.index) <= doomed):
+            yield intent, link
 
 
 def _ports(kernel: Kernel, bridge: int) -> set[int]:

@@ -2,7 +2,8 @@
 
 A wiring is planned before the first step and written to the journal as the intent: every name and value that the steps use is in
 it, so that it can be undone by a process that knows nothing else. All methods but `plan` block on the kernel; they are called in
-the agent's one worker thread, one at a time, never in the event loop.
+the agent's worker threads, never in the event loop: `attach` and `check` in one, `detach` and `repair` in another, each with a
+Kernel of its own, so that no ADD waits for the kernel's grace period. A driver sees to it that the two can overlap.
 """
 
 from collections.abc import Mapping, Sequence
