@@ -1,6 +1,6 @@
 """Addresses and MAC for one port: wanted ones, those of an IP group, or any."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from knitter_common.addresses import mac as checked_mac
 from knitter_common.addresses import wanted as checked_wanted
@@ -12,6 +12,7 @@ from knitter_manager.allocation.asker import Asker, usable_pools
 from knitter_manager.allocation.held import HeldBy
 from knitter_manager.allocation.plan import Plan
 from knitter_manager.ipam.mac import port_identity
+from knitter_manager.ipam.pool import Pool
 from knitter_manager.ipam.space import Space, Taken
 from knitter_manager.labels import matches
 from knitter_manager.state import GroupEntry, NetworkEntry
@@ -80,18 +81,12 @@ class PortAddresses:
         raise Exhausted("POOL_EXHAUSTED", said, network=self._path, family=f"IPv{version}")
 
     def _of_group(self, version: int, group: GroupEntry) -> tuple[Space, int]:
-        mine = [(space, pool) for space, pool in group.pools if space.version == version]
-        for space, pool in mine:
-            taken = pool.take(self._now, self._rest)
+        """The first in the group's order that nobody uses. None rests within its group: who takes it is one of the same pods."""
+        for space, pool, number in _in_order(version, group, self._entry):
+            taken = None if pool.is_held(number) else pool.take_this(number)
             if taken is not None:
                 self._hold(space, taken)
-                return space, taken.address
-        for space, pool in mine:
-            oldest = pool.oldest()
-            taken = pool.take_this(oldest[1]) if oldest is not None else None
-            if taken is not None:
-                self._hold(space, taken)
-                return space, taken.address
+                return space, number
         name = f"{group.group.tenant}/{group.group.name}"
         said = f"{self._place}: IP group {name} of network {self._path} has no unused IPv{version} address left"
         raise Exhausted("GROUP_EXHAUSTED", said, network=self._path, ip_group=name)
@@ -202,6 +197,19 @@ def group_for(entry: NetworkEntry, wish: Wish, asker: Asker, place: str) -> Grou
             if group.tenant == tenant and group.pod_selector is not None and matches(group.pod_selector, asker.pod_labels):
                 return entry.groups[key]
     return None
+
+
+def _in_order(version: int, group: GroupEntry, entry: NetworkEntry) -> Iterator[tuple[Space, Pool, int]]:
+    """The group's addresses of one family, in its order."""
+    mine = {space: pool for space, pool in group.pools if space.version == version}
+    if len(mine) == 1:
+        for space, pool in mine.items():
+            yield from ((space, pool, number) for number, _ in pool.ranges)
+        return
+    for one in group.group.addresses:
+        at = entry.space_of(one.address)
+        if at is not None and at[0] in mine:
+            yield at[0], mine[at[0]], at[1]
 
 
 def port_address(space: Space, number: int) -> PortAddress:
