@@ -66,6 +66,7 @@ cmd_verify() {
   "$venv/bin/ruff" check .
   "$venv/bin/mypy"
   "$venv/bin/lint-imports"
+  "$python" deploy/make_docs.py --check
   cmd_pytest tests/unit "$@"
 }
 
@@ -93,7 +94,7 @@ usage() {
   demo       the main job, told as a story: real sandboxes on real networks
   up         a single-machine stack in the background [--dir D]; prints manager=, monitor=, agent=, conf_dir=, bin_dir=
   down       ends it [--dir D] [--purge]
-  verify     lint, types, import layers, unit tests
+  verify     lint, types, import layers, pages made from code, unit tests
   test-ut    unit tests (no root)
   test-e2e   with real container runtimes
   test       everything that this machine can run; says what it skips and why

@@ -69,11 +69,16 @@ def executable(python: str, source: bytes, version: str) -> bytes:
     return TEMPLATE.format(python=python, version=version, magic=magic, code=code, source=source.decode()).encode()
 
 
-def with_default(source: bytes, name: str, path: str) -> bytes:
+def with_path(source: bytes, name: str, path: str) -> bytes:
     """The source with another value of the constant `name`: a path that is absolute. Raises SystemExit."""
     if not Path(path).is_absolute():
         raise SystemExit(f"--{name.lower()} {path!r} is not absolute; write the whole path")
-    changed, count = re.subn(rf"(?m)^{name} = b\".*\"$".encode(), lambda _: f"{name} = {os.fsencode(path)!r}".encode(), source)
+    return with_constant(source, name, os.fsencode(path))
+
+
+def with_constant(source: bytes, name: str, value: bytes) -> bytes:
+    """The source with another value of the constant `name`. Raises SystemExit."""
+    changed, count = re.subn(rf"(?m)^{name} = b\"[^\"]*\"".encode(), lambda _: f"{name} = {value!r}".encode(), source)
     if count != 1:
         raise SystemExit(f"knitter_cni/plugin.py has no line for {name}")
     return changed
@@ -112,10 +117,10 @@ def main() -> None:
     python = os.path.abspath(arguments.python) if arguments.python else own_python()  # noqa: PTH100 a link stays a link
     version: dict[str, str] = {}
     exec((ROOT / "knitter_common" / "version.py").read_text(), version)  # noqa: S102 a file of ours; nothing else need be installed
-    source = (ROOT / "knitter_cni" / "plugin.py").read_bytes()
+    source = with_constant((ROOT / "knitter_cni" / "plugin.py").read_bytes(), "VERSION", version["__version__"].encode())
     for name, path in (("SOCKET", arguments.socket), ("STATE", arguments.state)):
         if path is not None:
-            source = with_default(source, name, path)
+            source = with_path(source, name, path)
     content = executable(python, source, version["__version__"])
     try:
         install(content, arguments.destination)

@@ -16,6 +16,7 @@ import posix
 import sys
 from time import monotonic, time_ns
 
+VERSION = b"unknown"  # deploy/install_plugin.py tells it
 SOCKET = b"/run/knitter/agent.sock"
 STATE = b"/var/lib/knitter/agent"
 
@@ -497,6 +498,9 @@ def main() -> None:
     """The process: standard input and environment in, standard output and exit code out. Does not return."""
     stdin = b""
     try:
+        if "--version" in sys.argv[1:]:
+            write_all(1, b"knitter-cni " + VERSION + b"\n")
+            posix._exit(0)
         stdin = read_stdin()
         stdout, code = run(posix.environ, stdin)
     except KeyboardInterrupt:

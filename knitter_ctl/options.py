@@ -79,18 +79,20 @@ def session(ctx: typer.Context, managers: list[str] | None, timeout: float | Non
     addresses = [address.strip() for entry in told for address in entry.split(",") if address.strip()]
     if not addresses:
         raise Invalid("FIELD_INVALID", "--manager: no address is told; write host:port", field="--manager")
-    for address in addresses:
-        check_address(address, "--manager")
+    addresses = [checked_address(address, "--manager") for address in addresses]
     return Session(addresses, timeout or before.get("timeout") or DEFAULT_TIMEOUT)
 
 
-def check_address(address: str, option: str) -> None:
-    """Raises Invalid unless it is host:port or unix:/path."""
+def checked_address(address: str, option: str) -> str:
+    """The address in gRPC's form; the path of a socket, as `./build.sh up` prints it, will do. Raises Invalid unless it is
+    host:port, unix:/path or /path."""
     from knitter_common.errors import Invalid
 
     _, colon, port = address.rpartition(":")
+    if address.startswith("/"):
+        return f"unix:{address}"
     if address.startswith("unix:/") or (colon and port.isdigit() and 0 < int(port) < 65536):
-        return
+        return address
     raise Invalid("FIELD_INVALID", f"{option} {address!r}: write host:port or unix:/path", field=option, value=address)
 
 

@@ -56,10 +56,11 @@ def short(owner: Owner) -> str:
 
 
 def matches(owner: Owner, text: str) -> bool:
-    """`text` names the owner: its key, its short form, either without the kind, a container id's beginning, or its bare name."""
+    """`text` names the owner: its key, its short form, either without the kind, its bare name, a container id or the beginning of
+    one (four characters at least)."""
     key, brief = owner.key, short(owner)
     if text in (key, brief, key.partition("/")[2], brief.partition("/")[2]):
         return True
     if isinstance(owner, SandboxOwner):
-        return len(text) >= 4 and owner.container_id.startswith(text)
+        return text == owner.container_id or (len(text) >= 4 and owner.container_id.startswith(text))
     return text == owner.name

@@ -51,8 +51,7 @@ def attachments(
     from knitter_ctl import peers
     from knitter_ctl.session import run
 
-    options.check_address(agent, "--agent")
-    found = run(peers.attachments(agent, timeout or options.DEFAULT_TIMEOUT))
+    found = run(peers.attachments(options.checked_address(agent, "--agent"), timeout or options.DEFAULT_TIMEOUT))
     _show(found, peers.ATTACHMENT_COLUMNS, output, not no_headers)
 
 
@@ -66,8 +65,7 @@ def connections(
     from knitter_ctl import peers
     from knitter_ctl.session import run
 
-    options.check_address(monitor, "--monitor")
-    found = run(peers.connections(monitor, timeout or options.DEFAULT_TIMEOUT))
+    found = run(peers.connections(options.checked_address(monitor, "--monitor"), timeout or options.DEFAULT_TIMEOUT))
     _show(found, peers.CONNECTION_COLUMNS, output, not no_headers)
 
 
@@ -81,8 +79,7 @@ def sources(
     from knitter_ctl import peers
     from knitter_ctl.session import run
 
-    options.check_address(monitor, "--monitor")
-    found = run(peers.sources(monitor, timeout or options.DEFAULT_TIMEOUT))
+    found = run(peers.sources(options.checked_address(monitor, "--monitor"), timeout or options.DEFAULT_TIMEOUT))
     _show(found, peers.SOURCE_COLUMNS, output, not no_headers)
     problems = [problem for source in found for problem in source["problems"]]
     if problems and output in (Format.table, Format.wide):

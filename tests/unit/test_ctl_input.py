@@ -8,7 +8,7 @@ import pytest
 from knitter_common.errors import REASONS, Invalid, KnitterError
 from knitter_common.model import IPClaim, IPGroup, NamedOwner, Network, PodOwner, SandboxOwner, Tenant
 from knitter_common.objects import Loaded, Object
-from knitter_ctl import declared, failure, owners, wants
+from knitter_ctl import declared, failure, options, owners, wants
 
 SANDBOX = SandboxOwner("n1", "0123456789abcdef", "knitter", "eth0")
 
@@ -28,6 +28,15 @@ def test_a_bad_owner_names_its_form(kind: str, text: str) -> None:
         owners.parse(kind, text)
 
 
+def test_the_path_of_a_socket_is_an_address() -> None:
+    assert options.checked_address("/run/knitter/agent.sock", "--agent") == "unix:/run/knitter/agent.sock"
+    for address in ("unix:/run/knitter/agent.sock", "127.0.0.1:7470", "[::1]:7470", "manager.example:7470"):
+        assert options.checked_address(address, "--agent") == address
+    for address in ("", "manager", "manager:0", "manager:65536", "run/agent.sock"):
+        with pytest.raises(Invalid, match="write host:port or unix:/path"):
+            options.checked_address(address, "--agent")
+
+
 def test_a_key_becomes_its_owner_again() -> None:
     for owner in (SANDBOX, PodOwner("t1", "web", "u1"), NamedOwner("t1", "db")):
         assert owners.from_key(owner.key) == owner
@@ -39,6 +48,7 @@ def test_an_owner_is_recognised_by_its_short_forms() -> None:
     for text in (SANDBOX.key, "sandbox/n1/0123456789ab/knitter/eth0", "n1/0123456789ab/knitter/eth0", "0123"):
         assert owners.matches(SANDBOX, text), text
     assert not owners.matches(SANDBOX, "012")
+    assert owners.matches(SandboxOwner("n1", "c2", "knitter", "eth0"), "c2")
     assert owners.matches(PodOwner("t1", "web", "u1"), "t1/web")
     assert owners.matches(PodOwner("t1", "web", "u1"), "web")
     assert not owners.matches(PodOwner("t1", "web", "u1"), "t2/web")

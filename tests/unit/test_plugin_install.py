@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from knitter_common.version import __version__
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -30,6 +32,12 @@ def test_it_writes_one_executable_file_and_nothing_else(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["knitter-cni"]
     assert stat.S_IMODE((tmp_path / "knitter-cni").stat().st_mode) == 0o755
     assert b"supportedVersions" in version(tmp_path / "knitter-cni")
+
+
+def test_it_tells_its_version_to_people(tmp_path: Path) -> None:
+    install(tmp_path / "knitter-cni")
+    done = subprocess.run([tmp_path / "knitter-cni", "--version"], capture_output=True, text=True, check=True, env={})
+    assert done.stdout == f"knitter-cni {__version__}\n"
 
 
 def test_its_interpreter_is_the_real_one(tmp_path: Path) -> None:
