@@ -52,8 +52,8 @@ class Sweeper:
         await self._forget({key: self._cluster.vids[key].revision for key in self._segments.rested()})
         now = self._wall()
         for owner_key in [owner_key for owner_key, until in self._cluster.kept.items() if until <= now]:
-            await self._sets.end_for_good(keys.owner_of(owner_key))
-            log.info("sticky addresses were not asked for again in time", owner=owner_key)
+            if await self._sets.expire(keys.owner_of(owner_key), now) is None:
+                log.info("sticky addresses were not asked for again in time", owner=owner_key)
 
     def _rested(self, entry: NetworkEntry) -> dict[str, int]:
         """Records of rests that are over, with their revisions."""

@@ -1,6 +1,6 @@
 """Addresses and MAC for one port: wanted ones, those of an IP group, or any."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from knitter_common.addresses import mac as checked_mac
 from knitter_common.addresses import wanted as checked_wanted
@@ -35,6 +35,8 @@ class PortAddresses:
     def take(self, wish: Wish, kept: Collection[str], group: GroupEntry | None) -> tuple[PortAddress, ...]:
         """One address of each family that the network has, or those that are wanted; `kept` are the owner's already and stay
         where they still fit. Raises KnitterError or HeldBy."""
+        if not wish.addresses and not kept:
+            return tuple([port_address(*self._any(spaces, version, group)) for version, spaces in self._entry.families])
         found: list[tuple[Space, int]] = []
         for text in wish.addresses:
             asked = self._asked(text)
@@ -45,28 +47,28 @@ class PortAddresses:
         families = {space.version for space, _ in found}
         found += self._staying(kept, group, families)
         families.update(space.version for space, _ in found)
-        for version in (4, 6):
+        for version, spaces in self._entry.families:
             if version not in families:
-                spaces = [space for space in self._entry.spaces if space.version == version]
-                if spaces:
-                    found.append(self._any(spaces, version, group))
+                found.append(self._any(spaces, version, group))
         found.sort(key=lambda item: item[0].version)
         return tuple([port_address(space, number) for space, number in found])
 
     def _staying(self, kept: Collection[str], group: GroupEntry | None, wanted: Collection[int]) -> list[tuple[Space, int]]:
         """What the owner has already, of the families it names no address of, and from where it shall come."""
-        pools = [pool for _, pool in group.pools] if group else [None]
         stay = []
         for text in kept:
             at = self._entry.space_of(text)
-            if at is not None and at[0].version not in wanted and at[0].group_of(at[1]) in pools:
+            if at is None or at[0].version in wanted:
+                continue
+            pools = [pool for _, pool in group.pools] if group is not None and _gives(group, at[0].version) else [None]
+            if at[0].group_of(at[1]) in pools:
                 stay.append(at)
         return stay
 
     # -- any -------------------------------------------------------------------------------------------------------------
 
-    def _any(self, spaces: list[Space], version: int, group: GroupEntry | None) -> tuple[Space, int]:
-        if group is not None and (not group.pools or any(space.version == version for space, _ in group.pools)):
+    def _any(self, spaces: Sequence[Space], version: int, group: GroupEntry | None) -> tuple[Space, int]:
+        if group is not None and _gives(group, version):
             return self._of_group(version, group)
         for space in spaces:
             pools = usable_pools(space, self._asker)
@@ -112,6 +114,7 @@ class PortAddresses:
 
     def _take_wanted(self, space: Space, number: int, kept: Collection[str], group: GroupEntry | None) -> None:
         text, aside = numbers.to_text(space.version, number), space.group_of(number)
+        group = group if group is not None and _gives(group, space.version) else None
         pools = [pool for _, pool in group.pools] if group else []
         if aside not in pools and (aside is not None or group is not None):
             raise self._wrong_group(space, number, text, group)
@@ -197,6 +200,12 @@ def group_for(entry: NetworkEntry, wish: Wish, asker: Asker, place: str) -> Grou
             if group.tenant == tenant and group.pod_selector is not None and matches(group.pod_selector, asker.pod_labels):
                 return entry.groups[key]
     return None
+
+
+def _gives(group: GroupEntry, version: int) -> bool:
+    """Whether addresses of that family come from the group: what it has none of comes from the pools, but an empty one gives
+    nothing."""
+    return not group.pools or any(space.version == version for space, _ in group.pools)
 
 
 def _in_order(version: int, group: GroupEntry, entry: NetworkEntry) -> Iterator[tuple[Space, Pool, int]]:

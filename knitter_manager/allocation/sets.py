@@ -64,6 +64,17 @@ class PortSets:
         """Ends the reservation, or (`unbind_only`) the use of a set. Raises as `allocate`."""
         return self._run(give_back.owner, lambda _: self._release(give_back))
 
+    def expire(self, owner: Owner, now: int) -> "asyncio.Future[Answer]":
+        """Ends a kept set whose time is over; `now` is in nanoseconds since 1970. Raises as `allocate`."""
+
+        def step(_: Attempt) -> Plan | Answer:
+            record = self._cluster.sets.get(owner.key)
+            before = port_set_of(record) if record is not None else None
+            over = before is not None and before.state is PortSetState.KEPT and before.expire_time <= now
+            return end(self._cluster, before) if before is not None and over else record
+
+        return self._run(owner, step)
+
     def end_for_good(self, owner: Owner) -> "asyncio.Future[Answer]":
         """Ends a set that nobody uses, kept or not. Raises as `allocate`."""
 
@@ -112,7 +123,7 @@ class PortSets:
         if owner_key is None:
             return None
         before = port_set_of(self._cluster.sets[owner_key])
-        if before.binding is not None or before.state is PortSetState.LENT:
+        if before.state is PortSetState.LENT or self._carried(before, sandbox_ended=False):
             raise _bound_elsewhere(before)
         return before if before.tenant == (wanted.tenant or default_tenant(wanted.owner)) else None
 
@@ -170,6 +181,8 @@ class PortSets:
             raise Stale("REVISION_STALE", said, revision=before.revision)
         if give_back.container_id and before.binding and before.binding.container_id != give_back.container_id:
             return record  # a late word of an old sandbox
+        if before.state is PortSetState.KEPT and (give_back.container_id or give_back.unbind_only):
+            return record  # a late word of the node that had it; who ends it by hand names no sandbox
         if give_back.unbind_only:
             if before.state is PortSetState.LENT:
                 return self._end(before)
@@ -244,8 +257,9 @@ def _plan_error(port_set: PortSet) -> KnitterError:
 
 
 def _bound_elsewhere(port_set: PortSet) -> Unavailable:
-    assert port_set.binding is not None
-    sandbox = port_set.binding.container_id[:12]
-    said = f"{keys.said(port_set.owner.key)}: its set is used by sandbox {sandbox} on node {port_set.node}"
-    return Unavailable("SET_BOUND_ELSEWHERE", said, node=port_set.node, container_id=port_set.binding.container_id)
-
+    who, sandbox = keys.said(port_set.owner.key), port_set.binding.container_id if port_set.binding is not None else ""
+    uses = f"is used by sandbox {sandbox[:12]} on node {port_set.node}" if sandbox else f"was sent to node {port_set.node}"
+    said = f"{who} (UID {port_set.owner.uid})" if isinstance(port_set.owner, PodOwner) else who
+    return Unavailable(
+        "SET_BOUND_ELSEWHERE", f"{said}: its set {uses}, which has not given it back", node=port_set.node, container_id=sandbox
+    )

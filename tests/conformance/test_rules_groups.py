@@ -375,3 +375,9 @@ async def test_listings_come_in_pages(manager: Manager) -> None:
         if not token:
             break
     assert names == [f"g{number}" for number in range(5)]
+
+
+async def test_an_address_may_be_wanted_beside_the_group(manager: Manager) -> None:
+    await manager.group("g", ips=["10.1.0.9"])
+    beside = wish("control", ip_group="g", addresses=["2001:db8::e"])
+    assert told(await manager.pod("web-0", beside)) == ["10.1.0.9", "2001:db8::e"]
