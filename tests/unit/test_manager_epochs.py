@@ -1,0 +1,325 @@
+"""Snapshots, epochs, recovery: on a manager's core, on every store."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from harness.manager import addresses, allocate, held, network, release, start_core
+from harness.stores import KINDS, Site, open_site
+
+from knitter_common.errors import Invalid, KnitterError, Refused, Unavailable
+from knitter_common.model import Binding, Node, Owner, PodOwner, PortSet, SandboxOwner, Wish
+from knitter_common.snapshot import Header, Writer
+from knitter_manager.core import Core
+from knitter_manager.restore import Restored, of_state
+from knitter_manager.store.protocol import StoreDown
+
+WISH = Wish(network="small")
+NODES = ("n1", "n2")
+
+
+@pytest.fixture(params=KINDS)
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    async with open_site(request.param, tmp_path) as site:
+        yield site
+
+
+@contextlib.asynccontextmanager
+async def core_at(site: Site, name: str = "m:1") -> AsyncIterator[Core]:
+    """Another manager's core on the same place."""
+    core = await start_core(await site.open(), name=name)
+    try:
+        yield core
+    finally:
+        await core.stop()
+
+
+async def furnish(core: Core) -> None:
+    """A small network and two nodes."""
+    await core.networks.create(network("small", "10.5.0.0/29", rest=0.0))
+    for node in NODES:
+        await core.nodes.register(Node(node))
+
+
+def sandbox(number: int, node: str = "n1") -> SandboxOwner:
+    return SandboxOwner(node, f"c{number}", "knitter", "eth0")
+
+
+async def attach(core: Core, owner: Owner, node: str = "n1") -> PortSet:
+    """A set that runs."""
+    return await allocate(core, owner, WISH, node=node, binding=Binding(f"c-{owner.key[-8:]}", f"/run/netns/{owner.key[-4:]}"))
+
+
+async def saved(core: Core) -> bytes:
+    """A snapshot file."""
+    loaded, writer = await core.store.load(), Writer()
+    parts = [writer.begin(Header(core.standing.store_id, core.standing.epoch, loaded.revision, 0))]
+    parts += [writer.records(of_state(batch)) async for batch in loaded.batches]
+    return b"".join([*parts, writer.end()])
+
+
+async def restored(core: Core, file: bytes, only_if_empty: bool = False, complete: bool = False) -> Restored:
+    """The state replaced by that of the file."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(file), 1000):
+            yield file[at : at + 1000]
+
+    return await core.restore.restore(pieces(), only_if_empty, complete)
+
+
+async def tell(core: Core, node: str, *running: PortSet) -> dict[str, str]:
+    """The node tells its journal; what became of each set."""
+    outcome = await core.reconciler.told(Node(node), running, more=False)
+    verdicts = {owner.key: "adopted" for owner in outcome.adopted}
+    verdicts |= {owner.key: "refused" for owner in outcome.refused}
+    return verdicts | {owner.key: "undecided" for owner in outcome.undecided}
+
+
+async def test_a_restore_brings_the_state_back_in_a_new_epoch(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        kept = await attach(core, sandbox(1))
+        file, before = await saved(core), core.cluster.epoch
+        lost = await attach(core, sandbox(2))
+        await core.networks.create(network("later", "10.6.0.0/24"))
+        done = await restored(core, file)
+        assert done.epoch == core.cluster.epoch != before
+        assert done.waiting_for == NODES
+        assert set(core.cluster.sets) == {kept.owner.key}
+        assert core.networks.get("admin", "small").name == "small"
+        with pytest.raises(KnitterError):
+            core.networks.get("admin", "later")
+        with pytest.raises(Unavailable) as raised:
+            await attach(core, sandbox(3))
+        assert raised.value.reason == "RECOVERING"
+        assert await tell(core, "n1", kept, lost) == {lost.owner.key: "adopted"}
+        assert await tell(core, "n2") == {}
+        fresh = await attach(core, sandbox(3))
+        assert len({*addresses(kept), *addresses(lost), *addresses(fresh)}) == 3
+        held(core)
+    async with core_at(site, "m:2") as core:
+        assert core.cluster.epoch == done.epoch
+        assert len(core.cluster.sets) == 3
+        held(core)
+
+
+async def test_recovery_goes_on_with_another_writer(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        await restored(core, await saved(core))
+        await tell(core, "n1")
+    async with core_at(site, "m:2") as core:
+        assert core.recovery.waiting_for == ("n2",)
+        with pytest.raises(Unavailable, match="n2"):
+            await attach(core, sandbox(1))
+        assert await core.reconciler.end_recovery() == ("n2",)
+        await attach(core, sandbox(1))
+
+
+async def test_a_forgotten_node_is_not_waited_for(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        await restored(core, await saved(core))
+        await tell(core, "n1")
+        await core.nodes.delete("n2", 0)
+        assert not core.recovery.recovering
+
+
+async def test_what_runs_wins_over_what_is_planned(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        pod = PodOwner("t1", "web", "u1")
+        planned = await allocate(core, pod, replace(WISH, network="admin/small"), tenant="admin", node="n1")
+        file = await saved(core)
+        await release(core, pod)
+        await release(core, pod, unbind_only=True)
+        running = None
+        while running is None or addresses(running) != addresses(planned):
+            running = await attach(core, sandbox(len(core.cluster.sets), "n2"), "n2")
+        await restored(core, file)
+        assert await tell(core, "n2", running) == {running.owner.key: "undecided"}  # the pod may run on n1
+        assert held(core)[planned.ports[0].network_id, addresses(planned)[0]] == pod.key
+        await tell(core, "n1")
+        assert not core.recovery.recovering
+        assert held(core)[planned.ports[0].network_id, addresses(planned)[0]] == running.owner.key
+        assert pod.key not in core.cluster.sets
+
+
+async def test_two_that_run_are_told_apart_by_the_store(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        first = await attach(core, sandbox(1))
+        await restored(core, await saved(core))
+        second = replace(first, owner=sandbox(2, "n2"), node="n2")
+        await tell(core, "n1", first)
+        assert await tell(core, "n2", second) == {second.owner.key: "refused"}
+
+
+async def test_what_runs_on_an_unknown_network_is_left_alone(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        file = await saved(core)
+        await core.networks.create(network("later", "10.6.0.0/24"))
+        running = await allocate(core, sandbox(1), Wish(network="later"), node="n1", binding=Binding("c1", "/run/netns/1"))
+        await restored(core, file)
+        assert await tell(core, "n1", running) == {running.owner.key: "undecided"}
+        await tell(core, "n2")
+        assert await tell(core, "n1", running) == {running.owner.key: "undecided"}
+
+
+SPOILS = [lambda file: file[:-10], lambda file: file[:200] + b"x" + file[201:], lambda _: b"", lambda _: foreign()]
+
+
+@pytest.mark.parametrize("spoil", SPOILS, ids=["cut", "changed", "empty", "foreign"])
+async def test_a_bad_file_changes_nothing(site: Site, spoil: object) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        await attach(core, sandbox(1))
+        before, epoch = await saved(core), core.cluster.epoch
+        with pytest.raises(Invalid) as raised:
+            await restored(core, spoil(before))  # type: ignore[operator]
+        assert raised.value.reason == "SNAPSHOT_INVALID"
+        assert core.cluster.epoch == epoch
+        await attach(core, sandbox(2))
+
+
+def foreign() -> bytes:
+    """A whole file with a record that no release knows."""
+    writer = Writer()
+    return writer.begin(Header("x", "x.0", 1, 0)) + writer.records([("wonder/1", b"?")]) + writer.end()
+
+
+async def test_only_into_an_empty_store(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        with pytest.raises(Refused, match="1 networks"):
+            await restored(core, await saved(core), only_if_empty=True)
+
+
+async def test_a_snapshot_moves_to_another_store(site: Site, tmp_path: Path) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        one = await attach(core, sandbox(1))
+        file, epoch = await saved(core), core.cluster.epoch
+    async with open_site("sqlite", tmp_path / "other") as other, core_at(other) as core:
+        done = await restored(core, file, only_if_empty=True, complete=True)
+        assert done.waiting_for == ()
+        assert done.epoch.split(".")[0] == epoch.split(".")[0]
+        assert int(done.epoch.split(".")[1]) == int(epoch.split(".")[1]) + 1
+        again = await saved(core)
+        assert again[-200:].split(b'"content"')[1].split(b",")[0] == file[-200:].split(b'"content"')[1].split(b",")[0]
+        assert addresses(await attach(core, sandbox(1))) == addresses(one)
+        await attach(core, sandbox(2))
+        held(core)
+    async with core_at(other, "m:9") as core:
+        assert core.cluster.epoch == done.epoch
+
+
+@pytest.mark.parametrize("phase", ["staging", "applying", "cleaning"])
+async def test_a_restore_cut_short_is_ended_by_the_next_writer(site: Site, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = await start_core(await site.open(), name="m:1")
+    follower = await start_core(await site.open(), name="m:2")
+    await furnish(core)
+    kept = await attach(core, sandbox(1))
+    file, epoch = await saved(core), core.cluster.epoch
+    lost = await attach(core, sandbox(2))
+    reached, dead = asyncio.Event(), asyncio.Event()
+
+    async def stuck(*_: object) -> int:
+        reached.set()
+        await dead.wait()
+        raise StoreDown("dead")
+
+    match phase:
+        case "staging":
+            mark = core.restore._mark
+            monkeypatch.setattr(core.restore, "_mark", lambda phase, plan: mark(phase, plan) if phase == "staging" else stuck())
+        case "applying":
+            commit = core.store.commit
+            monkeypatch.setattr(
+                core.store, "commit", lambda c, puts, d=(): stuck() if "meta/epoch" in puts else commit(c, puts, d)
+            )
+        case "cleaning":
+            monkeypatch.setattr(core.restore, "_clean", stuck)
+    task = asyncio.create_task(restored(core, file))
+    await reached.wait()
+    with pytest.raises(Unavailable):
+        await release(core, sandbox(1))
+    if phase == "applying":
+        assert set(follower.cluster.sets) == {kept.owner.key, lost.owner.key}
+    monkeypatch.undo()
+    await core.abandon()
+    dead.set()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait_for(follower.role.writing.wait(), 10)
+    if phase == "staging":
+        assert follower.cluster.epoch == epoch
+        assert set(follower.cluster.sets) == {kept.owner.key, lost.owner.key}
+    else:
+        assert follower.cluster.epoch != epoch
+        assert set(follower.cluster.sets) == {kept.owner.key}
+        assert follower.recovery.waiting_for == NODES
+        await follower.reconciler.end_recovery()
+    assert not [key async for batch in (await follower.store.load()).batches for key, _, _ in batch if key.startswith("staged/")]
+    await attach(follower, sandbox(3))
+    held(follower)
+    await follower.stop()
+
+
+async def test_a_revision_of_the_future_proves_a_roll_back(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        epoch = core.cluster.epoch
+        await core.recovery.shown(epoch, core.cluster.revision)
+        await core.recovery.shown("other.7", core.cluster.revision + 1000)
+        await core.recovery.shown("", 0)
+        assert core.cluster.epoch == epoch
+        await core.recovery.shown(epoch, core.cluster.revision + 1000)
+        assert core.cluster.epoch != epoch
+        assert core.recovery.waiting_for == NODES
+        raised = core.cluster.epoch
+        await core.recovery.shown(epoch, core.cluster.revision + 1000)  # another node's word of the same
+        assert core.cluster.epoch == raised
+        lineage, _, counter = raised.rpartition(".")
+        await core.recovery.shown(f"{lineage}.{int(counter) + 5}", 1)
+        assert core.cluster.epoch == f"{lineage}.{int(counter) + 6}"
+
+
+async def test_an_answer_that_the_feed_has_not_told_yet_proves_nothing(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        epoch = core.cluster.epoch
+        for number in range(1, 4):
+            one = await attach(core, sandbox(number))
+            await core.recovery.shown(epoch, one.revision)
+        assert core.cluster.epoch == epoch
+
+
+async def test_a_fresh_store_has_nothing_to_recover(site: Site) -> None:
+    async with core_at(site) as core:
+        await core.recovery.shown(core.cluster.epoch, 10_000)
+        assert not core.recovery.recovering
+
+
+async def test_a_frozen_store_is_not_written(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        one = await attach(core, sandbox(1))
+        revision = await core.restore.set_frozen(True)
+        with pytest.raises(Unavailable) as raised:
+            await attach(core, sandbox(2))
+        assert raised.value.reason == "STORE_FROZEN"
+        with pytest.raises(Unavailable):
+            await release(core, one.owner)
+        assert (await core.store.load()).revision == revision
+    async with core_at(site, "m:2") as core:
+        with pytest.raises(Unavailable):
+            await attach(core, sandbox(2))
+        await core.restore.set_frozen(False)
+        await attach(core, sandbox(2))
+
+
