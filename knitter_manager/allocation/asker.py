@@ -1,7 +1,6 @@
 """Who asks for ports, as selectors see it: labels of its namespace, its pod and its node."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from knitter_common.errors import Denied
 from knitter_common.model import LabelSelector, Usability
@@ -10,28 +9,27 @@ from knitter_manager.labels import matches, shown
 from knitter_manager.state import Cluster, NetworkEntry
 
 
-@dataclass(frozen=True, slots=True)
 class Asker:
-    """`node_labels` is None while it is not known which node the ports are for."""
+    """Labels are looked up when a selector asks for them; most do not. `pod_labels` are told in the request."""
 
-    tenant: str
-    namespace_labels: Mapping[str, str] = field(default_factory=dict)
-    pod_labels: Mapping[str, str] = field(default_factory=dict)
-    node: str = ""
-    node_labels: Mapping[str, str] | None = None
+    __slots__ = ("_cluster", "node", "pod_labels", "tenant")
 
+    def __init__(self, cluster: Cluster, tenant: str, pod_labels: Mapping[str, str], node: str) -> None:
+        self._cluster, self.tenant, self.pod_labels, self.node = cluster, tenant, pod_labels, node
 
-def asker_of(cluster: Cluster, tenant: str, labels: Mapping[str, str], node: str) -> Asker:
-    """With the labels that the tenant and the node have now."""
-    entry = cluster.nodes.get(node) if node else None
-    known = cluster.tenants.get(tenant)
-    return Asker(
-        tenant,
-        known.tenant.labels if known is not None else {},
-        labels,
-        node,
-        (entry.node.labels if entry is not None else {}) if node else None,
-    )
+    @property
+    def namespace_labels(self) -> Mapping[str, str]:
+        """Those that the tenant has now."""
+        entry = self._cluster.tenants.get(self.tenant)
+        return entry.tenant.labels if entry is not None else {}
+
+    @property
+    def node_labels(self) -> Mapping[str, str] | None:
+        """Those that the node has now; None while it is not known which node the ports are for."""
+        if not self.node:
+            return None
+        entry = self._cluster.nodes.get(self.node)
+        return entry.node.labels if entry is not None else {}
 
 
 def refuse_unless_usable(entry: NetworkEntry, asker: Asker, place: str) -> None:
@@ -48,19 +46,18 @@ def refuse_unless_usable(entry: NetworkEntry, asker: Asker, place: str) -> None:
 def usable_pools(space: Space, asker: Asker) -> tuple[int, ...]:
     """The pools of a subnet that the asker may use, by index, in order."""
     pools = space.subnet.pools
-    if not pools:
-        return (0,)
+    if not space.selective:
+        return space.all_pools
     return tuple(at for at, pool in enumerate(pools) if pool.usable_by is None or _lacking(pool.usable_by, asker) is None)
 
 
 def _lacking(usability: Usability, asker: Asker) -> tuple[str, LabelSelector] | None:
     """The first side whose selector does not hold."""
-    sides: tuple[tuple[str, LabelSelector | None, Mapping[str, str] | None], ...] = (
-        ("namespaces", usability.namespaces, asker.namespace_labels),
-        ("pods", usability.pods, asker.pod_labels),
-        ("nodes", usability.nodes, asker.node_labels),
-    )
-    for side, selector, labels in sides:
-        if selector is not None and (labels is None or not matches(selector, labels)):
-            return side, selector
+    if usability.namespaces is not None and not matches(usability.namespaces, asker.namespace_labels):
+        return "namespaces", usability.namespaces
+    if usability.pods is not None and not matches(usability.pods, asker.pod_labels):
+        return "pods", usability.pods
+    labels = asker.node_labels
+    if usability.nodes is not None and (labels is None or not matches(usability.nodes, labels)):
+        return "nodes", usability.nodes
     return None

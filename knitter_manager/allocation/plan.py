@@ -24,7 +24,7 @@ class Plan:
         """The plan follows from this network's shape; the network cannot go while the plan is under way."""
         entry.pending += 1
         self.networks.append(entry)
-        self.conditions[f"network/{entry.network.id}"] = entry.network.revision
+        self.conditions[entry.key] = entry.network.revision
 
     def charge(self, tenant: TenantEntry, ports: int, addresses: int) -> None:
         """Counts what the tenant will hold in addition."""

@@ -3,6 +3,7 @@ them back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from knitter_common.addresses import address as checked_address
 from knitter_common.convert import tenant_to_proto
@@ -22,10 +23,10 @@ from knitter_common.model import (
     Wish,
     default_tenant,
 )
-from knitter_common.names import interface as checked_interface
+from knitter_common.names import interface as _interface
 from knitter_manager import keys
 from knitter_manager.allocation.addresses import PortAddresses, group_for, port_address
-from knitter_manager.allocation.asker import Asker, asker_of, refuse_unless_usable
+from knitter_manager.allocation.asker import Asker, refuse_unless_usable
 from knitter_manager.allocation.claiming import find_claim, use_claim
 from knitter_manager.allocation.ending import own_ports
 from knitter_manager.allocation.plan import Plan
@@ -36,6 +37,7 @@ _DEFAULT_WISHES = (Wish(interface="eth0", roles=("std",), primary=True, place="d
 _ON_NODES = (NetworkType.BRIDGE, NetworkType.VXLAN)
 _EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 _NAME = 15  # bytes of an interface's name
+checked_interface = lru_cache(4096)(_interface)
 NO_PORTS: Mapping[str, Port] = {}
 
 
@@ -77,7 +79,7 @@ class Planner:
             raise Invalid("LIMIT_EXCEEDED", said, limit=MAX_PORTS)
         entries = [self._cluster.names.find(tenant, wish.network, place_of(wish, at)) for at, wish in enumerate(wishes)]
         interfaces = interface_names(wishes, [entry.network.name for entry in entries])
-        asker = asker_of(self._cluster, tenant, wanted.labels, wanted.node)
+        asker = Asker(self._cluster, tenant, wanted.labels, wanted.node)
         routed = {_hop(hop, place_of(wish, at)) for at, wish in enumerate(wishes) for hop in wish.default_routes}
         old = {port.interface: port for port in own_ports(before)} if before else NO_PORTS
         wired = _Wiring(self, plan, wanted.owner, asker, before.owner if before else None, routed, attempt)
@@ -123,6 +125,9 @@ class Planner:
         """Counts what the tenant will hold in addition. Raises Exhausted(QUOTA_EXCEEDED)."""
         entry = self._cluster.tenant(name)
         quota = self.quota_of(entry)
+        if not quota.ports and not quota.addresses:
+            plan.charge(entry, ports, addresses)
+            return
         for what, limit, used, more in (
             ("ports", quota.ports, entry.ports + entry.pending_ports, ports),
             ("addresses", quota.addresses, entry.addresses + entry.pending_addresses, addresses),
@@ -134,9 +139,14 @@ class Planner:
 
     def quota_of(self, entry: TenantEntry) -> Quota:
         """The tenant's own quota where it says one, else the settings'."""
+        if entry.limits is not None and entry.limits[0] is entry.tenant:
+            return entry.limits[1]
         own = entry.tenant.quota
         default = self._limits.admin_quota if entry.tenant.name == "admin" else self._limits.quota
-        return Quota(own.networks or default.networks, own.ports or default.ports, own.addresses or default.addresses)
+        quota = Quota(own.networks or default.networks, own.ports or default.ports, own.addresses or default.addresses)
+        entry.limits = (entry.tenant, quota)
+        return quota
+
 
 
 def place_of(wish: Wish, at: int) -> str:

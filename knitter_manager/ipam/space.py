@@ -2,7 +2,8 @@
 groups."""
 
 import ipaddress
-from collections.abc import Collection, Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from knitter_common.model import Subnet
@@ -38,6 +39,8 @@ class Space:
         self.subnet = subnet
         self._busy = Bitmap(self.last - self.first + 1)
         self.pools = tuple(Pool(self.first, self._busy, ranges) for ranges in pools_of(subnet))
+        self.all_pools = tuple(range(len(self.pools)))
+        self.selective = any(pool.usable_by is not None for pool in subnet.pools)  # not every pool is for everybody
         self._outside = Pool(self.first, self._busy, ())
         self._aside: dict[int, Pool] = {}
 
@@ -87,6 +90,17 @@ class Space:
     def hold(self, address: int) -> None:
         """Somebody holds it. Idempotent."""
         self.pool_of(address).hold(address)
+
+    def hold_all(self, addresses: Sequence[int]) -> None:
+        """As `hold` for each. They are sorted; nothing of this subnet was used, held or set aside before."""
+        self._busy.add_all([address - self.first for address in addresses])
+        inside = 0
+        for pool in self.pools:
+            for low, high in pool.ranges:
+                count = bisect_right(addresses, high) - bisect_left(addresses, low)
+                pool.held += count
+                inside += count
+        self._outside.held += len(addresses) - inside
 
     def rest(self, address: int, now: float, mark: int) -> None:
         """Nobody holds it any more; it rests from now on. `mark` is the revision of the record that says so."""

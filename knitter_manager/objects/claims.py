@@ -12,7 +12,7 @@ from knitter_common.model import ADMIN, IPClaim, ObjectState, Wish
 from knitter_common.names import nearest
 from knitter_common.objects.validate import validate_ip_claim
 from knitter_manager import keys
-from knitter_manager.allocation.asker import asker_of
+from knitter_manager.allocation.asker import Asker
 from knitter_manager.allocation.claiming import stored_claim
 from knitter_manager.allocation.held import HeldBy
 from knitter_manager.allocation.plan import Plan
@@ -139,7 +139,7 @@ class Claims:
         """The claim with what it takes. Raises KnitterError or HeldBy."""
         plan.read(entry)
         key = keys.claim(claim.tenant, claim.name)
-        asker = asker_of(self._book.cluster, claim.tenant, {}, "")
+        asker = Asker(self._book.cluster, claim.tenant, {}, "")
         source = self._planner.addresses(plan, entry, key, _said(claim), asker)
         kept: Collection[str] = ()
         kept_mac = ""

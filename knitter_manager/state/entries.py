@@ -40,12 +40,14 @@ class GroupEntry:
 class NetworkEntry:
     """A network with its addresses, groups and users."""
 
-    __slots__ = ("groups", "network", "owners", "pending", "segment", "spaces")
+    __slots__ = ("families", "groups", "key", "network", "owners", "pending", "segment", "spaces")
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self.segment = segment_of(network)
+        self.key = f"network/{network.id}"
         self.spaces = tuple(Space(subnet) for subnet in network.subnets)
+        self.families = _families(self.spaces)
         self.groups: dict[str, GroupEntry] = {}  # by key of the store
         self.owners: set[str] = set()  # keys of the owners of sets with a port here, and of claims
         self.pending = 0
@@ -61,6 +63,7 @@ class NetworkEntry:
             else:
                 spaces.append(space if space.subnet == subnet else space.reshaped(subnet))
         self.network, self.segment, self.spaces = network, segment_of(network), tuple(spaces)
+        self.families = _families(self.spaces)
         for group in self.groups.values():
             self._set_aside(group)
 
@@ -100,13 +103,20 @@ class NetworkEntry:
         return None
 
 
+def _families(spaces: tuple[Space, ...]) -> tuple[tuple[int, tuple[Space, ...]], ...]:
+    """The subnets of each family that there are some of, IPv4 first."""
+    by_version = ((version, tuple([space for space in spaces if space.version == version])) for version in (4, 6))
+    return tuple([(version, found) for version, found in by_version if found])
+
+
 class TenantEntry:
     """A tenant and what it holds. One that was never made has revision 0."""
 
-    __slots__ = ("addresses", "networks", "owners", "pending_addresses", "pending_ports", "ports", "tenant")
+    __slots__ = ("addresses", "limits", "networks", "owners", "pending_addresses", "pending_ports", "ports", "tenant")
 
     def __init__(self, tenant: Tenant) -> None:
         self.tenant = tenant
+        self.limits: tuple[Tenant, Quota] | None = None  # what was worked out from this tenant
         self.owners: set[str] = set()
         self.networks = self.ports = self.addresses = self.pending_ports = self.pending_addresses = 0
 
