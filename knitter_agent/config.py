@@ -3,6 +3,7 @@
 import socket
 from dataclasses import dataclass
 
+from knitter_common.errors import Invalid
 from knitter_common.serve.logs import LogSettings
 from knitter_common.serve.server import ServerSettings
 from knitter_common.settings import Seconds, setting
@@ -12,13 +13,15 @@ from knitter_common.settings import Seconds, setting
 class AgentSettings:
     """knitter-agent."""
 
-    listen: str = setting("the plugin's socket, unix:/path", "unix:/run/knitter/agent.sock")
+    listen: str = setting("the plugin's socket, unix:/path", "unix:/run/knitter/agent.sock", address="unix")
     state: str = setting("directory of the journal and of the plugin's DEL queue (its subdirectory delq)", "/var/lib/knitter/agent")
     node: str = setting('the node\'s name in the cluster; "" means the host name', "")
     underlay_address: str = setting("the node's address that overlays use; empty when it carries none", "")
     labels: dict[str, str] = setting("the node's labels, for selectors", {})
-    managers: tuple[str, ...] = setting("addresses of the managers, host:port or unix:/path", ("127.0.0.1:7470",))
-    monitors: tuple[str, ...] = setting("addresses of the monitors; none means that nothing is pushed to this node", ())
+    managers: tuple[str, ...] = setting("addresses of the managers, host:port or unix:/path", ("127.0.0.1:7470",), address="peer")
+    monitors: tuple[str, ...] = setting(
+        "addresses of the monitors; none means that nothing is pushed to this node", (), address="peer"
+    )
     default_network: str = setting(
         'network of primary interfaces where the CNI configuration names none; "" means the manager\'s default network', ""
     )
@@ -34,6 +37,11 @@ class AgentSettings:
     )
     log: LogSettings = setting("what is logged", LogSettings())
     server: ServerSettings = setting("the gRPC server", ServerSettings())
+
+    def __post_init__(self) -> None:
+        """What the types cannot say. Raises Invalid."""
+        if not self.managers:
+            raise Invalid("FIELD_INVALID", "managers: at least one address is needed", field="managers")
 
     @property
     def node_name(self) -> str:

@@ -33,9 +33,10 @@ _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def setting(doc: str, default: Any = dataclasses.MISSING, *, low: float | None = None, high: float | None = None,
-            choices: tuple[str, ...] = ()) -> Any:
-    """A documented field. `low` and `high` bound a number, `choices` a text."""
-    metadata = {"doc": doc, "low": low, "high": high, "choices": choices}
+            choices: tuple[str, ...] = (), address: str = "") -> Any:
+    """A documented field. `low` and `high` bound a number, `choices` a text; `address` says that a text is one: of a "peer",
+    "served" (port 0 means any free one) or "unix" (served, on a unix socket only)."""
+    metadata = {"doc": doc, "low": low, "high": high, "choices": choices, "address": address}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     if default is dataclasses.MISSING:
@@ -116,7 +117,18 @@ def _value(hint: Any, value: object, place: str, metadata: Mapping[str, Any]) ->
         raise Invalid("FIELD_INVALID", f"{place}: must be {names[hint]}, not {_shown(value)}")
     if metadata.get("choices") and value not in metadata["choices"]:
         raise Invalid("FIELD_INVALID", f"{place}: {_shown(value)} is none of {', '.join(metadata['choices'])}")
+    if metadata.get("address"):
+        _check_address(str(value), place, metadata["address"])
     return _bounded(value, place, metadata) if hint in (int, float) else value
+
+
+def _check_address(text: str, place: str, kind: str) -> None:
+    if text.startswith("unix:/"):
+        return
+    host, _, port = text.rpartition(":")
+    if kind == "unix" or host in ("", "unix") or not port.isdecimal() or not (kind == "peer") <= int(port) < 65536:
+        forms = "unix:/path" if kind == "unix" else "host:port or unix:/path"
+        raise Invalid("FIELD_INVALID", f"{place}: {_shown(text)} is no address; write {forms}")
 
 
 def _bounded(value: Any, place: str, metadata: Mapping[str, Any]) -> Any:

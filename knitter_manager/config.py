@@ -33,7 +33,7 @@ class SegmentationSettings:
 class ManagerSettings:
     """knitter-manager."""
 
-    listen: str = setting("where it serves: host:port, or unix:/path", "127.0.0.1:7470")
+    listen: str = setting("where it serves: host:port, or unix:/path", "127.0.0.1:7470", address="served")
     name: str = setting('the address under which clients and other managers find this one; "" means where it listens', "")
     store: StoreSettings = setting("where the state is kept", StoreSettings())
     default_network: str = setting("the network that a wish without a network means, tenant/name", "admin/default")

@@ -50,8 +50,10 @@ class PushSettings:
 class MonitorSettings:
     """The whole file."""
 
-    managers: tuple[str, ...] = setting('addresses of the managers, as many as are known: ["127.0.0.1:7470"]', ("127.0.0.1:7470",))
-    listen: str = setting("where to serve: host:port (port 0: any free one) or unix:/path", "127.0.0.1:7471")
+    managers: tuple[str, ...] = setting(
+        'addresses of the managers, as many as are known: ["127.0.0.1:7470"]', ("127.0.0.1:7470",), address="peer"
+    )
+    listen: str = setting("where to serve: host:port (port 0: any free one) or unix:/path", "127.0.0.1:7471", address="served")
     folders: tuple[FolderSettings, ...] = setting("folders of declared objects", ())
     files: FilesSettings = setting("how folders are read", FilesSettings())
     push: PushSettings = setting("how nodes are served", PushSettings())

@@ -181,6 +181,14 @@ BAD_DAEMONS: list[tuple[tuple[str, str], str, str]] = [
     (AGENT, '{"maxConcurrentAdds": 0}', "maxConcurrentAdds: 0 is out of range; it must be at least 1"),
     (AGENT, '{"strictStatus": "true"}', 'strictStatus: must be true or false, not "true"'),
     (MANAGER, '{"listn": "x"}', "unknown key 'listn'; did you mean 'listen'?"),
+    (AGENT, '{"listen": "127.0.0.1:7472"}', 'listen: "127.0.0.1:7472" is no address; write unix:/path'),
+    (AGENT, '{"listen": "unix:agent.sock"}', 'listen: "unix:agent.sock" is no address; write unix:/path'),
+    (AGENT, '{"managers": []}', "managers: at least one address is needed"),
+    (AGENT, '{"managers": ["m1:7470", "m2"]}', 'managers[1]: "m2" is no address; write host:port or unix:/path'),
+    (AGENT, '{"managers": ["m1:0"]}', 'managers[0]: "m1:0" is no address'),
+    (MONITOR, '{"listen": ":7471"}', 'listen: ":7471" is no address'),
+    (MONITOR, '{"listen": "0.0.0.0:65536"}', 'listen: "0.0.0.0:65536" is no address'),
+    (MANAGER, '{"listen": "nonsense"}', 'listen: "nonsense" is no address; write host:port or unix:/path'),
     (MANAGER, '{"server": {"grace": "x"}}', 'server: grace: "x" is not a span of time'),
 ]  # fmt: skip
 
@@ -196,6 +204,11 @@ def test_a_daemons_bad_file_is_refused(tmp_path: Path, daemon: tuple[str, str], 
         load(tmp_path, text, settings_class(daemon))
     assert fragment in raised.value.message
     assert raised.value.message.startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::]:7470", "manager-0.knitter.svc:7470", "unix:/run/knitter/manager.sock"])
+def test_an_address_may_be(tmp_path: Path, listen: str) -> None:
+    assert load(tmp_path, json.dumps({"listen": listen}), settings_class(MANAGER)).listen == listen
 
 
 @pytest.mark.parametrize("daemon", [MONITOR, AGENT, MANAGER])
