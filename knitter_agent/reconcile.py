@@ -3,6 +3,10 @@
 - Sets that the manager has for this node and the journal does not: the journal is the authority on what is in use, so they are
   given back; unless the journal was lost (new, or moved aside): then each whose namespace still opens is taken back into it.
 - Owners whose addresses belong to others by now: the manager says so explicitly, and they are detached.
+- Owners that the manager cannot judge yet, or not at all: they keep running.
+
+The node shows the highest revision it has seen of the manager's epoch: it proves a store that went back in time. Another epoch
+may count anew, so revisions seen before are then no proof any more.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,6 +23,7 @@ from knitter_common.managers import Managers
 from knitter_common.model import Node, PortSet, SandboxOwner
 
 _CHUNK = 200  # sets in one message
+_OUTDATED = "outdated"  # meta: sets of this revision or a lower one may be of an earlier epoch
 _TOLD = "reconciled"  # meta: this journal has been told to a manager once; it is not a lost one
 
 log = structlog.get_logger()
@@ -37,7 +42,9 @@ class Reconciler:
         """Raises KnitterError when the manager does not take it."""
         journal = self._tools.journal
         in_use = [types.PortSet.FromString(record.port_set) for record in journal.records.values() if self._uses(record)]
-        highest = max([int(journal.meta("revision") or 0), *(told.revision for told in in_use)])
+        outdated = int(journal.meta(_OUTDATED) or 0)
+        seen = [int(journal.meta("revision") or 0), *(told.revision for told in in_use if told.revision > outdated)]
+        highest = max(seen)
         chunks = [in_use[at : at + _CHUNK] for at in range(0, len(in_use), _CHUNK)] or [[]]
         for number, chunk in enumerate(chunks, 1):
             request = pb.ReconcileRequest(
@@ -51,7 +58,12 @@ class Reconciler:
             response = await managers.call(lambda manager: manager.Reconcile, request, within=10.0)
         await self._refused(response.refused)
         await self._unknown([convert.port_set_from_proto(told) for told in response.unknown_to_node])
-        await journal.put(meta={"epoch": response.epoch, "revision": str(max(response.revision, highest)), _TOLD: "1"})
+        self._undecided(response.undecided)
+        told = {"epoch": response.epoch, "revision": str(max(response.revision, highest)), _TOLD: "1"}
+        if (before := journal.meta("epoch")) and before != response.epoch:
+            log.warning("the manager is in a new epoch", epoch=response.epoch, before=before, recovering=response.recovering)
+            told |= {"revision": str(response.revision), _OUTDATED: str(max([outdated, *(one.revision for one in in_use)]))}
+        await journal.put(meta=told)
 
     def _uses(self, record: Record) -> bool:
         """It has a set, and has not given it back already."""
@@ -65,6 +77,11 @@ class Reconciler:
             log.error("its addresses belong to another owner by now; it is detached", attachment=str(record.key))
         if records:
             await self._attachments.remover.detach(records)
+
+    def _undecided(self, owners: Collection[types.Owner]) -> None:
+        for owner in owners:
+            key = convert.owner_from_proto(owner).key
+            log.warning("the manager cannot say whose a running set's addresses are; it keeps running", owner=key)
 
     async def _unknown(self, sets: Sequence[PortSet]) -> None:
         lost = not self._tools.journal.meta(_TOLD)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from knitter_ctl import options
-from knitter_ctl.commands import feed, nodes, objects, sets, various
+from knitter_ctl.commands import feed, nodes, objects, sets, state, various
 
 app = typer.Typer(
     name="knitterctl",
@@ -41,5 +41,9 @@ app.add_typer(nodes.node_app, name="node")
 app.command()(nodes.attachments)
 app.command()(nodes.connections)
 app.command()(nodes.sources)
+app.command()(state.status)
+app.command()(state.recover)
+app.add_typer(state.snapshot_app, name="snapshot")
+app.add_typer(state.store_app, name="store")
 app.command()(various.version)
 app.command()(various.completion)

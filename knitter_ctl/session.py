@@ -60,6 +60,13 @@ class Session:
                 raise Unavailable(error.reason, f"no manager answers at {addresses}: {error.message}") from error
             raise
 
+    async def ask(self, address: str, rpc: str, request: Any) -> Any:
+        """The RPC of this name at one address and no other. Raises KnitterError."""
+        try:
+            return await getattr(self.managers.stub(address), rpc)(request, timeout=self.timeout)
+        except grpc.aio.AioRpcError as failure:
+            raise from_rpc_error(failure) from failure
+
     async def pages(self, kind: Kind, **filters: Any) -> AsyncGenerator[list[Any], None]:
         """Every object of a kind, page after page, in the server's order."""
         token = ""
