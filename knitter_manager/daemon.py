@@ -2,6 +2,7 @@
 end."""
 
 import asyncio
+import gc
 
 from knitter.v1 import manager_pb2_grpc
 from knitter_common.serve import GrpcServer
@@ -11,6 +12,14 @@ from knitter_manager.service.manager import ManagerService
 from knitter_manager.store import Store, open_store
 
 SERVICE = "knitter.v1.ManagerService"
+
+
+def _calm_collector() -> None:
+    """What was loaded stays, and operations leave next to no cycles behind: looked for after every 700 new objects, as is Python's
+    default, they cost a fifth of an allocation."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 class ManagerDaemon:
@@ -26,6 +35,7 @@ class ManagerDaemon:
         core = self._core = Core(self._settings, self._store or await open_store(self._settings.store))
         await core.load()
         manager_pb2_grpc.add_ManagerServiceServicer_to_server(ManagerService(core), self._server.grpc)
+        _calm_collector()
         address = await self._server.start()
         await core.lead(self._settings.name or address)
         await self._server.serving()
