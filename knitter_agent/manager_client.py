@@ -19,7 +19,7 @@ import structlog
 from knitter.v1 import manager_pb2 as pb
 from knitter_common import convert
 from knitter_common.errors import KnitterError, Unavailable, from_rpc_error, from_status
-from knitter_common.managers import PASSING, Backoff, Managers
+from knitter_common.managers import PASSING, SILENCE, Backoff, Managers, silent
 from knitter_common.model import Allocation, PortSet, Return
 
 _ELSEWHERE = frozenset({"NOT_WRITER", "NO_WRITER"})  # this manager cannot, another can
@@ -57,6 +57,8 @@ class ManagerClient:
         self._unanswered: dict[int, _Operation] = {}
         self._outbox: list[_Operation] = []
         self._work = asyncio.Event()
+        self._sent = asyncio.Event()  # operations may be under way
+        self._answered = 0
         self._returning: dict[str, asyncio.Task[None]] = {}
         self._last_error: KnitterError = Unavailable("MANAGER_UNAVAILABLE", "no manager has answered yet")
         self._task: asyncio.Task[None] | None = None
@@ -184,19 +186,40 @@ class ManagerClient:
                 self._outbox.append(operation)
 
     async def _serve_stream(self) -> None:
+        asked = self._managers.current
         call = self._managers.stub().StreamAllocations()
         writer = asyncio.create_task(self._write(call), name="manager writer")
+        reader = asyncio.create_task(self._read(call, asked), name="manager reader")
+        watcher = asyncio.create_task(self._leave_silent(asked), name="manager watcher")
         try:
-            await call.wait_for_connection()
-            self._connected.set()
-            self._backoff.reset()
-            log.info("connected to the manager", manager=self._managers.current)
-            while isinstance(response := await call.read(), pb.StreamAllocationsResponse):
-                self._settle(response.outcomes)
+            await asyncio.wait((reader, watcher), return_when=asyncio.FIRST_COMPLETED)
+            (reader if reader.done() else watcher).result()
         finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            for task in (writer, reader, watcher):
+                task.cancel()
+            await asyncio.gather(writer, reader, watcher, return_exceptions=True)
             call.cancel()
+
+    async def _read(
+        self, call: "grpc.aio.StreamStreamCall[pb.StreamAllocationsRequest, pb.StreamAllocationsResponse]", asked: str
+    ) -> None:
+        await call.wait_for_connection()
+        self._connected.set()
+        self._backoff.reset()
+        log.info("connected to the manager", manager=asked)
+        while isinstance(response := await call.read(), pb.StreamAllocationsResponse):
+            self._settle(response.outcomes)
+
+    async def _leave_silent(self, asked: str) -> None:
+        """Raises Unavailable(NOT_WRITER) when the manager leaves operations unanswered and another one writes."""
+        while True:
+            await self._sent.wait()
+            before = self._answered
+            await asyncio.sleep(SILENCE)
+            if not any(operation.sent for operation in self._unanswered.values()):
+                self._sent.clear()
+            elif before == self._answered and (writer := await self._managers.elsewhere(asked)):
+                raise silent(asked, writer)
 
     async def _write(self, call: "grpc.aio.StreamStreamCall[pb.StreamAllocationsRequest, pb.StreamAllocationsResponse]") -> None:
         """Sends what has gathered, as one message each time."""
@@ -207,6 +230,7 @@ class ManagerClient:
             batch, self._outbox = self._outbox, []
             for operation in batch:
                 operation.sent = True
+            self._sent.set()
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the reader tells why the stream broke
                 await call.write(pb.StreamAllocationsRequest(operations=[operation.message for operation in batch]))
 
@@ -214,6 +238,7 @@ class ManagerClient:
         for outcome in outcomes:
             if outcome.WhichOneof("result") == "error" and (error := from_status(outcome.error)).reason in _ELSEWHERE:
                 raise error  # nothing was done; what is unanswered goes to the manager that writes
+            self._answered += 1
             operation = self._unanswered.pop(outcome.id, None)
             if operation is not None and not operation.outcome.done():
                 operation.outcome.set_result(outcome)

@@ -2,7 +2,7 @@
 
 `Peers` is a list of addresses with one channel each and a current choice. `Managers` are peers of which one writes: a call
 follows NOT_WRITER to the writer it names, turns to the next address when one does not answer, and waits a little, with jitter,
-between tries.
+between tries. One that is silent (stopped, cut off) is asked after at the others: who writes says so (GetStatus).
 
     managers = Managers(settings.managers)
     response = await managers.call(lambda manager: manager.CreateNetwork, request, within=10)
@@ -14,13 +14,14 @@ the manager's all may.
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
+from knitter.v1.manager_pb2 import GetStatusRequest
 from knitter.v1.manager_pb2_grpc import ManagerServiceStub
 from knitter_common.errors import KnitterError, Unavailable, from_rpc_error
 from knitter_common.serve.interceptor import REQUEST_ID, new_request_id
@@ -36,6 +37,7 @@ _CLUSTER_WIDE = frozenset({"RECOVERING", "RESTORING", "STORE_FROZEN"})  # no oth
 PASSING = _CLUSTER_WIDE | {
     "NOT_WRITER", "NO_WRITER", "STORE_UNAVAILABLE", "MANAGER_UNAVAILABLE", "SHUTTING_DOWN", "REPLICA_BEHIND"
 }  # fmt: skip
+SILENCE = 0.6  # seconds without an answer after which the others are asked who writes
 WRITER = "writer"  # the metadata of NOT_WRITER that holds the writer's address
 
 OPTIONS: Sequence[tuple[str, int]] = (
@@ -122,6 +124,19 @@ class Managers(Peers):
         elif error.reason in PASSING and error.reason not in _CLUSTER_WIDE:
             self.turn(asked)
 
+    async def elsewhere(self, asked: str, within: float = SILENCE) -> str:
+        """The address of a manager other than `asked` that says that it writes; "" for none. Asks all, at once."""
+
+        async def ask(address: str) -> str:
+            try:
+                status = await self.stub(address).GetStatus(GetStatusRequest(), timeout=within)
+            except grpc.aio.AioRpcError:
+                return ""
+            return address if status.writing and status.name != asked else ""
+
+        answers = await asyncio.gather(*(ask(address) for address in self.addresses if address != asked))
+        return next(filter(None, answers), "")
+
     async def call(
         self,
         method: "Callable[[ManagerServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]",
@@ -140,7 +155,7 @@ class Managers(Peers):
         end = loop.time() + within
         tries = AsyncRetrying(
             stop=stop_before_delay(within),
-            wait=wait_random_exponential(multiplier=0.05, max=1.0),
+            wait=wait_random_exponential(multiplier=0.05, max=0.5),
             retry=retry_if_exception(lambda error: isinstance(error, Unavailable) and error.reason in PASSING),
             reraise=True,
         )
@@ -150,10 +165,30 @@ class Managers(Peers):
                 asked = self.current
                 limit = left if len(self.addresses) == 1 else min(left, attempt)
                 try:
-                    return await method(self.stub(asked))(request, timeout=limit, metadata=metadata)
+                    return await self._unless_silent(asked, method(self.stub(asked))(request, timeout=limit, metadata=metadata))
                 except grpc.aio.AioRpcError as failure:
                     error = from_rpc_error(failure)
                     self.learn(error, asked)
                     log.debug("a manager did not answer", address=asked, reason=error.reason, error=error.message)
                     raise error from failure
         raise AssertionError("tenacity raises or the call returned")
+
+    async def _unless_silent(self, asked: str, call: Awaitable[Response]) -> Response:
+        """Its answer, unless it is silent and another one writes: then Unavailable(NOT_WRITER) with that one's address."""
+        answer = asyncio.ensure_future(call)
+        try:
+            while len(self.addresses) > 1:
+                done, _ = await asyncio.wait((answer,), timeout=SILENCE)
+                if done:
+                    break
+                if writer := await self.elsewhere(asked):
+                    self.learn(silent(asked, writer))
+                    raise silent(asked, writer)
+            return await answer
+        finally:
+            answer.cancel()
+
+
+def silent(asked: str, writer: str) -> Unavailable:
+    """A manager does not answer, and another one writes."""
+    return Unavailable("NOT_WRITER", f"{asked} is silent; {writer} writes", writer=writer)
