@@ -65,4 +65,5 @@ def _names(kind: Kind, entry: Any) -> dict[str, str]:
 def _agrees(kind: Kind, declared: Any, current: Any) -> bool:
     """Everything that is declared is so already; what is left to the manager is not compared."""
     wanted, there = document(kind, declared)["spec"], document(kind, current)["spec"]
-    return all(there.get(key) == value for key, value in wanted.items())
+    named = there.get("network")  # of a group or a claim: with its tenant in what the manager tells
+    return all(there.get(key) == value or (key == "network" and f"/{named}".endswith(f"/{value}")) for key, value in wanted.items())

@@ -48,7 +48,7 @@ async def port_set(session: Session, text: str, namespace: str = "") -> PortSet:
 
 
 async def _ip_group(session: Session, text: str, namespace: str, network: str) -> Any:
-    """NAME, NETWORK/NAME, TENANT/NETWORK/NAME; the network itself may be TENANT/NAME."""
+    """NAME, TENANT/NAME, NETWORK/NAME, TENANT/NETWORK/NAME; the network itself may be TENANT/NAME."""
     *scope, name = text.split("/")
     filters = {"tenant": namespace} if namespace else {}
     groups: list[IPGroup] = [group for group in await session.entries(IP_GROUP, **filters) if group.name == name]
@@ -56,7 +56,11 @@ async def _ip_group(session: Session, text: str, namespace: str, network: str) -
         groups = [group for group in groups if _is_network(group, network)]
     if scope:
         wanted = "/".join(scope)
-        groups = [group for group in groups if _is_network(group, wanted, wanted.removeprefix(f"{group.tenant}/"))]
+        groups = [
+            group
+            for group in groups
+            if group.tenant == wanted or _is_network(group, wanted, wanted.removeprefix(f"{group.tenant}/"))
+        ]
     return _only(IP_GROUP, text, groups)
 
 

@@ -19,8 +19,9 @@ def allocate(
     network: Annotated[
         list[str] | None,
         typer.Option(
-            "--network", metavar="NET[:IF][=IP,…]", show_default=False,
-            help="One interface: its network, its name, the addresses wanted. Repeatable; none means one on the default network.",
+            "--network", metavar="NET[:IF][=IP|group:G|claim:C,…]", show_default=False,
+            help="One interface: its network, its name, the addresses wanted, or the IP group or claim they come from. "
+            "Repeatable; none means one on the default network.",
         ),
     ] = None,
     owner: options.Owner = "",
@@ -30,6 +31,10 @@ def allocate(
     namespace: options.Namespace = "",
     replace: Annotated[bool, typer.Option("--replace", help="Bring a set that the owner has to these wishes.")] = False,
     sticky: Annotated[bool, typer.Option("--sticky", help="The addresses outlive the owner.")] = False,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="KEY=VALUE", help="A label of the pod, for selectors. Repeatable.", show_default=False),
+    ] = None,
     output: options.Output = Format.table,
     no_headers: options.NoHeaders = False,
     manager: options.Managers = None,
@@ -44,7 +49,10 @@ def allocate(
     found = owners.one(owner, pod, sandbox)
     wishes = tuple(wants.wish(text, position) for position, text in enumerate(network or []))
     node = node or (found.node if isinstance(found, SandboxOwner) else "")
-    wanted = Allocation(owner=found, tenant=namespace, node=node, wishes=wishes, replace=replace, sticky=sticky)
+    labels = wants.labels(label or [])
+    wanted = Allocation(
+        owner=found, tenant=namespace, node=node, wishes=wishes, replace=replace, sticky=sticky, labels=labels
+    )
     stored = run(_allocate(options.session(ctx, manager, timeout), wanted))
     emit(*printing.lines(PORT_SET, [stored], output.value, single=True, headers=not no_headers, now=time.time_ns()))
 
