@@ -239,13 +239,28 @@ async def test_a_newer_schema_is_refused(site: Site) -> None:
 
 async def test_a_commit_larger_than_etcd_takes_is_no_commit(site: Site) -> None:
     store = await site.open_writer()
+    with pytest.raises(ValueError, match="4097 writes under 0 conditions"):
+        await store.commit([], {f"k{number}": b"" for number in range(4097)})
     with pytest.raises(ValueError, match="too many operations"):
-        await store.commit([], {f"k{number}": b"" for number in range(129)})
+        await store.commit([AtRevision(f"k{number}", 0) for number in range(128)], {"k": b""})
     with pytest.raises(ValueError, match="too large"):
         await store.commit([], {"k": b"x" * 2_000_000})
     with pytest.raises(ValueError, match="not a commit"):
         await store.commit([], {"k \ud800": b""})
     await store.commit([PrefixEmpty("k")], {f"k{number}": b"" for number in range(128)})
+
+
+@pytest.mark.parametrize(("conditions", "writes"), [(0, 129), (0, 4096), (63, 4096), (113, 240), (127, 128)])
+async def test_many_writes_are_one_commit(site: Site, conditions: int, writes: int) -> None:
+    store = await site.open_writer()
+    absent = [AtRevision(f"c{number}", 0) for number in range(conditions)]
+    puts = {f"k{number}": b"1" for number in range(writes)}
+    revision = await store.commit(absent, puts)
+    assert {record.revision for record in (await everything(store)).values()} == {revision}
+    gone = list(puts)[: writes // 2]
+    last = await store.commit(absent, {f"n{number}": b"" for number in range(writes - len(gone))}, gone)
+    assert [commit.revision for commit in await take(store, revision - 1, last)] == [revision, last]
+    assert len(await everything(store)) == 2 * (writes - len(gone))
 
 
 async def test_a_load_of_many_pages_is_complete_and_in_order(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

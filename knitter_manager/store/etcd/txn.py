@@ -2,10 +2,12 @@
 
 The first comparison is the fence: the key `writer` was made by the revision at which we became the writer. The others are the
 commit's conditions. When one fails etcd reads, in the same transaction, every key that was compared, so the Conflict tells what
-really was. etcd counts comparisons, writes and reads each on its own against --max-txn-ops (128).
+really was. etcd counts comparisons, writes and reads each on its own against --max-txn-ops (128); more writes go into transactions
+inside the transaction.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from knitter_etcd import kv_pb2, rpc_pb2
@@ -65,12 +67,30 @@ def commit_request(
         else:
             read.key = data + condition.key.encode()
             request.compare.add(result=_EQUAL, target=_MOD, key=read.key, mod_revision=condition.revision)
+    parts = _parts(request, len(request.compare), len(puts) + len(deletes))
     for key, value in puts.items():
-        put = request.success.add().request_put
+        put = next(parts).success.add().request_put
         put.key, put.value = data + key.encode(), value
     for key in deletes:
-        request.success.add().request_delete_range.key = data + key.encode()
+        next(parts).success.add().request_delete_range.key = data + key.encode()
     return request
+
+
+def _parts(request: rpc_pb2.TxnRequest, compared: int, writes: int) -> Iterator[rpc_pb2.TxnRequest]:
+    """Where each write goes: the transaction itself, or, where those are too many, transactions in it that compare nothing.
+
+    etcd counts what is in one transaction, and allows each inner one as much as its outer one leaves; it is still one revision.
+    """
+    if writes <= MOST:
+        yield from itertools.repeat(request, writes)
+        return
+    for count in range(2, MOST):
+        each = MOST - max(compared, count)
+        if each > 0 and count * each >= writes:
+            for begin in range(0, writes, each):
+                yield from itertools.repeat(request.success.add().request_txn, min(each, writes - begin))
+            return
+    raise ValueError(f"{writes} writes under {compared - 1} conditions are more than etcd takes at once")
 
 
 def commit_outcome(
