@@ -57,7 +57,7 @@ def holding_of(record: bytes) -> Holding:
     message = types.PortSet.FromString(record)
     ports, wishes = message.ports, message.wishes
     sticky, expires = "", 0
-    if message.sticky and message.owner.HasField("pod"):
+    if message.sticky and ports and message.owner.HasField("pod"):
         sticky = f"{message.owner.pod.namespace}/{message.owner.pod.name}"
         expires = time_from_proto(message.expire_time) if message.HasField("expire_time") else 0
     if len(ports) == 1:

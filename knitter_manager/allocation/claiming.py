@@ -36,6 +36,21 @@ def use_claim(plan: Plan, claim: IPClaim, owner: Owner, before: Owner | None, pl
     plan.puts[key] = stored_claim(replace(claim, used_by=owner))
 
 
+def claims_of_running(plan: Plan, cluster: Cluster, told: PortSet) -> PortSet:
+    """A set that runs already uses its claims, in the plan. Where a claim is gone or holds other addresses now, the port's are the
+    set's own. Raises Refused(OBJECT_IN_USE) where another one uses the claim."""
+    wishes = list(told.wishes)
+    for at, (wish, port) in enumerate(zip(told.wishes, told.ports, strict=False)):
+        if not wish.ip_claim:
+            continue
+        claim = cluster.claims.get(keys.claim(told.tenant, wish.ip_claim))
+        if claim is None or {one.cidr for one in claim.addresses} != {one.cidr for one in port.addresses}:
+            wishes[at] = replace(wish, ip_claim="")
+        else:
+            use_claim(plan, claim, told.owner, None, wish.place or f"wishes[{at}]")
+    return replace(told, wishes=tuple(wishes)) if tuple(wishes) != told.wishes else told
+
+
 def end_claims(plan: Plan, cluster: Cluster, before: PortSet) -> None:
     """What the set used is used by nobody, unless the plan has it used again."""
     for wish in before.wishes:

@@ -15,6 +15,7 @@ import structlog
 from knitter_common.errors import Invalid, KnitterError, NotFound, Refused
 from knitter_common.model import Node, Owner, PodOwner, PortSet, PortSetState, Return
 from knitter_manager import keys
+from knitter_manager.allocation.claiming import claims_of_running
 from knitter_manager.allocation.ending import end, let_go, rewrite, take_exactly
 from knitter_manager.allocation.jobs import Answer, Attempt, Jobs, store_unavailable
 from knitter_manager.allocation.plan import Plan
@@ -139,16 +140,21 @@ class Reconciler:
             found = await self._store.get(asked)
         except StoreDown as error:
             raise store_unavailable(error) from error
-        rivals = {record.value.decode() for record in found.values() if record.value} - {told.owner.key}
+        rivals = {self._user_of(record.value.decode()) for record in found.values() if record.value} - {told.owner.key}
         if own is not None and port_set_of(own).node not in ("", node):
             rivals.add(told.owner.key)
         return sorted(rivals)
+
+    def _user_of(self, holder: str) -> str:
+        """Whose set uses what an owner or a claim holds; the claim itself where nobody uses it."""
+        claim = self._cluster.claims.get(holder)
+        return claim.used_by.key if claim is not None and claim.used_by is not None else holder
 
     def _view(self, owner_key: str, waiting: Collection[str]) -> _Verdict:
         """Of a set in the store: it runs (KNOWN), it is only planned (ADOPTED: the other one is), or nobody can tell yet."""
         record = self._cluster.sets.get(owner_key)
         if record is None:
-            return _Verdict.UNDECIDED  # a claim's or a group's
+            return _Verdict.UNDECIDED  # a claim that nobody uses
         held = port_set_of(record)
         if held.node in waiting:
             return _Verdict.UNDECIDED
@@ -192,8 +198,10 @@ class Reconciler:
         key = keys.port_set(told.owner.key)
         state = PortSetState.LENT if before is None and isinstance(told.owner, PodOwner) else PortSetState.RESERVED
         after = replace(told, node=node, revision=0, error=None, state=before.state if before else state)
-        plan = Plan(conditions={key: before.revision if before else 0}, puts={key: stored(after)})
+        plan = Plan(conditions={key: before.revision if before else 0})
         try:
+            after = claims_of_running(plan, self._cluster, after)
+            plan.puts[key] = stored(after)
             let_go(plan, self._cluster, before, after)
             take_exactly(plan, self._cluster, after, before)
         except BaseException:
