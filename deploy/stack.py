@@ -143,21 +143,12 @@ spec:
 
 def _await_default_network(stack: Stack, manager: str) -> None:
     """Until the manager's feed tells the network that the monitor applies from the folder. Raises SystemExit."""
-    import grpc
-
-    from knitter.v1 import manager_pb2, manager_pb2_grpc
-
-    with grpc.insecure_channel(manager) as channel:
-        stub = manager_pb2_grpc.ManagerServiceStub(channel)
-        try:
-            for response in stub.Changes(manager_pb2.ChangesRequest(), timeout=START_SECONDS):
-                for change in response.changes.changes:
-                    if (change.network.tenant, change.network.name) == ("admin", "default"):
-                        return
-        except grpc.RpcError as error:
-            said = stack.log("knitter-monitor").read_text(encoding="utf-8", errors="replace")
-            why = f"the default network is not applied ({error.code().name})"
-            raise SystemExit(f"{why}; the monitor's log:\n{said[-4000:]}") from error
+    python, script = ROOT / "_output" / "venv" / "bin" / "python", ROOT / "deploy" / "await_network.py"
+    # a process of its own: the caller may be in another network namespace than its other threads
+    done = subprocess.run([str(python), str(script), manager, "admin", "default", str(START_SECONDS)], check=False)
+    if done.returncode != 0:
+        said = stack.log("knitter-monitor").read_text(encoding="utf-8", errors="replace")
+        raise SystemExit(f"the default network is not applied; the monitor's log:\n{said[-4000:]}")
 
 
 def _conflist() -> dict[str, Any]:
