@@ -1,4 +1,4 @@
-"""Waits until a manager's feed tells a network: await_network.py MANAGER TENANT NAME SECONDS. Exit code 1 when it does not in time."""
+"""Waits until a manager tells a network: await_network.py MANAGER TENANT NAME SECONDS. Exit code 1 when it does not in time."""
 
 import sys
 
