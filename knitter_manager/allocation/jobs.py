@@ -119,7 +119,9 @@ class Jobs:
 
     def _finish(self, job: _Job, plan: Plan, revision: int) -> None:
         plan.settle()
-        if not job.future.done():
+        if plan.failure is not None:
+            _fail(job, plan.failure)
+        elif not job.future.done():
             value = plan.puts.get(keys.PORT_SET + job.owner_key)
             job.future.set_result(None if value is None else kept(value, revision))
         self._next(job.turn)

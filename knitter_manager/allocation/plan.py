@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from knitter_common.errors import KnitterError
 from knitter_manager.ipam.space import Space, Taken
 from knitter_manager.state import NetworkEntry, TenantEntry
 
@@ -19,6 +20,7 @@ class Plan:
     tenant: TenantEntry | None = None
     ports: int = 0
     addresses: int = 0
+    failure: KnitterError | None = None  # what the caller is told once this is durable
 
     def read(self, entry: NetworkEntry) -> None:
         """The plan follows from this network's shape; the network cannot go while the plan is under way."""

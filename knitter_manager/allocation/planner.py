@@ -55,7 +55,7 @@ class Planner:
 
     def __init__(self, cluster: Cluster, limits: Limits, clock: Callable[[], float], wall: Callable[[], int]) -> None:
         self.cluster = self._cluster = cluster
-        self._limits, self._clock, self._wall = limits, clock, wall
+        self._limits, self._clock, self.wall = limits, clock, wall
 
     def plan(self, wanted: Allocation, before: PortSet | None = None, attempt: int = 0) -> tuple[Plan, PortSet]:
         """A plan for the ports, and the set it makes, which the caller stores. `before` is the owner's set now: what still
@@ -102,7 +102,7 @@ class Planner:
             wishes=wanted.wishes,
             ports=tuple(ports),
             binding=wanted.binding,
-            create_time=before.create_time if before else self._wall(),
+            create_time=before.create_time if before else self.wall(),
             labels=wanted.labels,
             sticky=wanted.sticky,
         )
@@ -117,7 +117,7 @@ class Planner:
         if tenant.state is ObjectState.DELETING:
             raise Refused("OBJECT_DELETING", f"tenant {name} is being deleted, and takes nothing new", tenant=name)
         if not tenant.revision:
-            made = replace(tenant, create_time=self._wall(), source="api")
+            made = replace(tenant, create_time=self.wall(), source="api")
             plan.conditions[keys.tenant(name)] = 0
             plan.puts[keys.tenant(name)] = tenant_to_proto(made).SerializeToString()
 

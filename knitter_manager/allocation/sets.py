@@ -12,13 +12,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from knitter_common.addresses import mac as canonical_mac
-from knitter_common.errors import REASONS, KnitterError, NotFound, Refused, Stale, Unavailable
+from knitter_common.errors import REASONS, Denied, Exhausted, Invalid, KnitterError, NotFound, Refused, Stale, Unavailable
 from knitter_common.model import (
+    MAX_PORTS,
     Allocation,
     Bind,
     Binding,
     NamedOwner,
     Owner,
+    PlanError,
     PodOwner,
     PortSet,
     PortSetState,
@@ -29,6 +31,7 @@ from knitter_common.model import (
 )
 from knitter_manager import keys
 from knitter_manager.allocation.ending import end, keep, keeps, let_go, rewrite, store
+from knitter_manager.allocation.held import HeldBy
 from knitter_manager.allocation.jobs import Answer, Attempt, Jobs, Step
 from knitter_manager.allocation.plan import Plan
 from knitter_manager.allocation.planner import Planner, place_of
@@ -54,7 +57,7 @@ class PortSets:
 
     def allocate(self, wanted: Allocation) -> "asyncio.Future[Answer]":
         """The owner's set as it is kept, the new one or the one it had. Raises KnitterError, at once or by the future."""
-        return self._run(wanted.owner, lambda attempt: self._allocate(wanted, attempt))
+        return self._run(wanted.owner, lambda attempt: self._try_to_allocate(wanted, attempt))
 
     def bind(self, bind: Bind) -> "asyncio.Future[Answer]":
         """The set as it is kept, now used by that sandbox. Raises as `allocate`."""
@@ -95,16 +98,45 @@ class PortSets:
 
     # -- allocate --------------------------------------------------------------------------------------------------------
 
+    def _try_to_allocate(self, wanted: Allocation, attempt: Attempt) -> Plan | Answer:
+        """A pod's newest plan that fails is stored with its error, where the pod has no ports yet: so its ADD fails at once,
+        and says why. The caller is told the same error."""
+        try:
+            return self._allocate(wanted, attempt)
+        except HeldBy as held:
+            if not wanted.replace:
+                raise
+            error = held.error("another owner")
+        except (Invalid, NotFound, Refused, Exhausted, Denied) as refused:
+            error = refused
+        record = self._cluster.sets.get(wanted.owner.key)
+        before = port_set_of(record) if record is not None else None
+        if not wanted.replace or not isinstance(wanted.owner, PodOwner) or (before is not None and before.ports):
+            raise error
+        after = PortSet(
+            owner=wanted.owner,
+            tenant=wanted.tenant or default_tenant(wanted.owner),
+            node=wanted.node,
+            wishes=wanted.wishes[:MAX_PORTS],
+            error=PlanError(error.reason, error.message, error.metadata),
+            state=PortSetState.FAILED,
+            create_time=before.create_time if before else self._planner.wall(),
+            labels=wanted.labels,
+            sticky=wanted.sticky,
+        )
+        if before is not None and after == replace(before, revision=0):
+            raise error
+        plan = store(Plan(), before, after)
+        plan.failure = error
+        return plan
+
     def _allocate(self, wanted: Allocation, attempt: Attempt) -> Plan | Answer:
         _refuse_taken_mac(wanted, attempt)
         record = self._cluster.sets.get(wanted.owner.key)
-        if record is None:
+        before = port_set_of(record) if record is not None else None
+        if record is None or before is None or before.state is PortSetState.FAILED:
             self._allowed()
-            earlier = self._earlier(wanted)
-            plan, after = self._planner.plan(wanted, earlier, attempt.number)
-            let_go(plan, self._cluster, earlier, after)
-            return store(plan, earlier, after)
-        before = port_set_of(record)
+            return self._first(wanted, before, attempt)
         tenant = wanted.tenant or default_tenant(wanted.owner)
         if before.error is None and before.tenant == tenant and _plain(before.wishes) == _plain(wanted.wishes):
             return self._take_up(before, wanted, record)
@@ -113,6 +145,16 @@ class PortSets:
             raise Refused("OWNER_HAS_OTHER_WISHES", said, revision=before.revision)
         self._allowed()
         return self._replace(wanted, before, attempt)
+
+    def _first(self, wanted: Allocation, failed: PortSet | None, attempt: Attempt) -> Plan:
+        """The owner's first ports; `failed` is its set without any, if it has one."""
+        earlier = self._earlier(wanted)
+        place = earlier or failed
+        plan, after = self._planner.plan(wanted, place, attempt.number)
+        let_go(plan, self._cluster, place, after)
+        store(plan, place, after)
+        plan.conditions[keys.port_set(wanted.owner.key)] = failed.revision if failed else 0
+        return plan
 
     def _earlier(self, wanted: Allocation) -> PortSet | None:
         """The set of an earlier pod of that name that this one takes over. Raises Unavailable while a node has not given it

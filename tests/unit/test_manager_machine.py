@@ -88,7 +88,10 @@ class ManagerMachine(RuleBasedStateMachine):
         try:
             record = await work()
         except KnitterError:
-            return
+            record = self.core.cluster.sets.get(owner.key)
+            if record is None or port_set_of(record).error is None:
+                return
+            assert not port_set_of(record).ports  # a pod's plan that failed is kept, with its error
         self.learn(owner, record)
 
     def learn(self, owner: Owner, record: bytes | None) -> None:

@@ -330,3 +330,25 @@ async def test_types_that_bring_their_mac_get_none(core: Core) -> None:
     wanted = network("lan", "10.8.0.0/24", type=NetworkType.IPVLAN, physical_network="eth9")
     await core.networks.create(wanted)
     assert (await allocate(core, named("a"), Wish("lan"))).ports[0].mac == ""
+
+
+async def test_a_pods_plan_that_fails_is_stored_with_its_error(core: Core) -> None:
+    for _ in range(2):
+        with pytest.raises(NotFound, match="no network 'nowhere'"):
+            await allocate(core, POD, Wish("dual"), Wish("nowhere"), replace=True, node="n1")
+    failed = port_set_of(core.cluster.sets[POD.key])
+    assert failed.state is PortSetState.FAILED
+    assert failed.error is not None
+    assert (failed.error.reason, failed.ports, failed.node) == ("NETWORK_NOT_FOUND", (), "n1")
+    assert not held(core)
+    with pytest.raises(NotFound, match="no network 'nowhere'"):
+        await bind(core, "c1")
+    planned = await allocate(core, POD, Wish("dual"), replace=True, node="n1")
+    assert planned.state is PortSetState.RESERVED
+    assert planned.error is None
+    with pytest.raises(NotFound):
+        await allocate(core, POD, Wish("nowhere"), replace=True)
+    assert port_set_of(core.cluster.sets[POD.key]) == planned  # what a pod has is not taken from it
+    with pytest.raises(Refused):
+        await allocate(core, named("thief"), Wish("dual", addresses=tuple(addresses(planned))))
+    assert named("thief").key not in core.cluster.sets
