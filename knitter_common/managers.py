@@ -153,6 +153,7 @@ class Managers(Peers):
         metadata = ((REQUEST_ID, request_id or new_request_id()),)
         loop = asyncio.get_running_loop()
         end = loop.time() + within
+        told: KnitterError | None = None
         tries = AsyncRetrying(
             stop=stop_before_delay(within),
             wait=wait_random_exponential(multiplier=0.05, max=0.5),
@@ -168,6 +169,9 @@ class Managers(Peers):
                     return await self._unless_silent(asked, method(self.stub(asked))(request, timeout=limit, metadata=metadata))
                 except grpc.aio.AioRpcError as failure:
                     error = from_rpc_error(failure)
+                    if told is not None and loop.time() >= end:
+                        error = told  # this try was cut by our own time: what was told before says more
+                    told = error
                     self.learn(error, asked)
                     log.debug("a manager did not answer", address=asked, reason=error.reason, error=error.message)
                     raise error from failure

@@ -21,10 +21,13 @@ class _Manager(manager_pb2_grpc.ManagerServiceServicer):
     def __init__(self) -> None:
         self.calls = 0
         self.answer: Answer = lambda: None
+        self.hangs = False
 
     async def GetTenant(self, request: pb.GetTenantRequest, context: Any) -> pb.GetTenantResponse:
         self.calls += 1
         self.answer()
+        if self.hangs:
+            await asyncio.Event().wait()
         return pb.GetTenantResponse(tenant={"name": request.name})
 
 
@@ -112,6 +115,22 @@ async def test_the_last_reason_is_raised_when_the_time_is_over(start: Start) -> 
         await managers.call(lambda stub: stub.GetTenant, pb.GetTenantRequest(name="t1"), within=0.3)
     assert caught.value.reason == "NO_WRITER"
     assert manager.calls >= 2
+    await managers.close()
+
+
+async def test_a_last_try_that_is_cut_short_does_not_hide_the_reason(start: Start) -> None:
+    manager, address, _ = await start()
+
+    def once_then_never() -> None:
+        manager.hangs = manager.calls > 1
+        if not manager.hangs:
+            raise Unavailable("NO_WRITER", "nobody writes")
+
+    manager.answer = once_then_never
+    managers = Managers([address])
+    with pytest.raises(Unavailable, match="nobody writes"):
+        await managers.call(lambda stub: stub.GetTenant, pb.GetTenantRequest(name="t1"), within=0.5)
+    assert manager.calls == 2
     await managers.close()
 
 
