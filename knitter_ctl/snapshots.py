@@ -113,9 +113,10 @@ def inspect(path: Path) -> tuple[Header, Trailer, dict[str, int]]:
 async def migrate(source: Session, target: Session) -> tuple[Trailer, pb.RestoreSnapshotResponse]:
     """The state of one manager's store to another one's, which is empty. Afterwards the old one takes no writes.
 
-    When it fails, the old one is in force again, unless the new one has the state already. Raises KnitterError.
+    When it fails, the old one is as it was, unless the new one has the state already. Raises KnitterError.
     """
     with tempfile.TemporaryFile(prefix="knitter-migrate-") as file:
+        before = (await source.call("GetStatus")).frozen
         await source.call("SetFrozen", frozen=True)
         done: Any = None
         try:
@@ -128,7 +129,7 @@ async def migrate(source: Session, target: Session) -> tuple[Trailer, pb.Restore
                 raise Internal("INTERNAL", f"{said}; both managers are as they are: stop the new one, and unfreeze the old one")
             return sent, done
         except BaseException:
-            if done is None:
+            if done is None and not before:
                 with contextlib.suppress(KnitterError):  # the first error is the one to tell; `store unfreeze` is the way out
                     await source.call("SetFrozen", frozen=False)
             raise
