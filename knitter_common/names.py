@@ -11,9 +11,12 @@ from collections.abc import Iterable
 LABEL_LENGTH = 63
 SUBDOMAIN_LENGTH = 253
 INTERFACE_LENGTH = 15  # IFNAMSIZ is 16 with the closing zero, linux/if.h
+_NAMED = 12  # known names that a message lists
+_COMPARED = 1000  # known names among which a near one is looked for, in some 10 ms
 
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\Z")
 _LABEL_WORD = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?\Z")
+_SOURCE = re.compile(r"(api|crd|files:[A-Za-z0-9][-A-Za-z0-9_.]{0,62})\Z")
 _DEVICE = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.:]*)\Z")
 
 
@@ -82,6 +85,13 @@ def device(text: str) -> str:
     return text
 
 
+def source(text: str) -> str:
+    """Where an object's declaration lives."""
+    if not _SOURCE.match(text):
+        raise ValueError(f"{shown(text)} is no source; write api, crd or files:<name>")
+    return text
+
+
 def label_key(text: str) -> str:
     """A Kubernetes label's key: a name of at most 63 characters, perhaps with a DNS subdomain and '/' before."""
     prefix, slash, name = text.rpartition("/")
@@ -105,11 +115,12 @@ def label_value(text: str) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The way out for an unknown name: " did you mean 'x'?", or the known ones."""
     names = sorted(known)
-    close = difflib.get_close_matches(name[:64], names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:64], names[:_COMPARED], n=1, cutoff=0.5)
     lowered = [entry for entry in names if entry.lower().replace("_", "") == name.lower().replace("_", "").replace("-", "")]
     if lowered or close:
         return f"did you mean {(lowered or close)[0]!r}?"
-    return f"known are {', '.join(names)}"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"known are {', '.join(names[:_NAMED])}{more}"
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -1,11 +1,11 @@
 """Views: how full pools are, what is on nodes, what an address is. All but the last from counters, at a cost that does not grow."""
 
 from knitter.v1 import manager_pb2 as pb
+from knitter_common.addresses import address as checked_address
 from knitter_common.convert import owner_to_proto
-from knitter_common.errors import Invalid
 from knitter_common.model import Subnet
+from knitter_common.objects.fields import checked
 from knitter_manager import keys, numbers
-from knitter_manager.ipam.ranges import number as to_number
 from knitter_manager.ipam.space import Space
 from knitter_manager.records import message_of
 from knitter_manager.state import Cluster, NetworkEntry
@@ -56,11 +56,7 @@ class Addresses:
 
     async def find(self, network: str, address: str) -> list[pb.AddressInfo]:
         """Once for each network that has it in a subnet. Raises Invalid(FIELD_INVALID), StoreDown."""
-        try:
-            to_number(address)
-        except ValueError:
-            said = f"address: {address!r} is no IPv4 or IPv6 address"
-            raise Invalid("FIELD_INVALID", said, field="address", value=address) from None
+        address = str(checked("address", checked_address, address))
         entries = [self._cluster.names.find("admin", network, "network")] if network else self._cluster.networks.values()
         found = [(entry, at) for entry in entries if (at := entry.space_of(address)) is not None]
         asked = [keys.address(entry.network.id, address) for entry, _ in found]

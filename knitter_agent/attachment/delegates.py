@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from knitter_agent.cni.result import read
@@ -114,9 +113,9 @@ def _since_1_1(delegation: Delegation) -> bool:
 
 def _find(kind: str, path: str) -> str:
     for directory in filter(None, path.split(":")):
-        candidate = Path(directory) / kind
-        if candidate.is_file() and os.access(candidate, os.X_OK):
-            return str(candidate)
+        candidate = f"{directory}/{kind}"
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):  # noqa: PTH113 - Path.is_file raises for a name too long
+            return candidate
     raise Internal("DELEGATE_FAILED", f"the plugin {kind!r} is in none of the directories of CNI_PATH {path!r}", delegate=kind)
 
 

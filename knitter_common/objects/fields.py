@@ -9,6 +9,7 @@ from typing import NoReturn, TypeVar
 
 from knitter_common.errors import Invalid
 from knitter_common.names import label_key, label_value, shown
+from knitter_common.names import source as known_source
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -42,6 +43,11 @@ def at_most(field: str, values: Sequence[object], limit: int) -> None:
     """A list's length."""
     if len(values) > limit:
         raise Invalid("LIMIT_EXCEEDED", f"{field}: {len(values)} entries are too many; at most {limit}", field=field, limit=limit)
+
+
+def source(field: str, value: str) -> str:
+    """Where the declaration lives, "" where nobody says."""
+    return checked(field, known_source, value) if value else ""
 
 
 def description(value: str, field: str = "description") -> str:

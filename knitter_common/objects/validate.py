@@ -2,7 +2,7 @@
 
 Each function returns the canonical form (addresses as `ipaddress` writes them, MACs in lower case, sets in order, tenant "" as
 admin) and raises Invalid(FIELD_INVALID | LIMIT_EXCEEDED) with `field` in its metadata, the value and the way out in its message.
-What the manager sets (id, state, used, times, revision, source) passes through. Equal canonical forms mean equal objects:
+What the manager sets (id, state, used, times, revision) passes through. Equal canonical forms mean equal objects:
 validating twice changes nothing.
 """
 
@@ -12,7 +12,7 @@ import math
 from knitter_common.addresses import host_address, mac, wanted
 from knitter_common.model import ADMIN, MAX_ADDRESSES, Dns, IPClaim, IPGroup, Network, NetworkType, Node, Quota, Tenant
 from knitter_common.names import device, dns_label, dns_subdomain, domain, interface, network_reference, shown
-from knitter_common.objects.fields import at_most, checked, description, labels, mtu, number, refuse
+from knitter_common.objects.fields import at_most, checked, description, labels, mtu, number, refuse, source
 from knitter_common.objects.selectors import label_selector, usability
 from knitter_common.objects.subnets import Checked, routes, subnets
 
@@ -48,6 +48,7 @@ def validate_network(network: Network) -> Network:
         _mtu(network.mtu, known)
     return dataclasses.replace(
         network,
+        source=source("source", network.source),
         tenant=tenant,
         exported_to=_exported_to(network.exported_to, tenant),
         subnets=tuple(entry.subnet for entry in known),
@@ -68,6 +69,7 @@ def validate_tenant(tenant: Tenant) -> Tenant:
         checked(f"allowedPhysicalNetworks[{index}]", device, name)
     return dataclasses.replace(
         tenant,
+        source=source("source", tenant.source),
         allowed_types=tuple(sorted(set(tenant.allowed_types))),
         allowed_physical_networks=tuple(sorted(set(tenant.allowed_physical_networks))),
         description=description(tenant.description),
@@ -87,6 +89,7 @@ def validate_ip_group(group: IPGroup) -> IPGroup:
             refuse(f"ips[{index}]", f"{found} is ips[{seen[found]}] again; name each address once", text)
     return dataclasses.replace(
         group,
+        source=source("source", group.source),
         tenant=checked("metadata.namespace", dns_label, group.tenant or ADMIN),
         name=checked("metadata.name", dns_label, group.name),
         network=checked("network", network_reference, group.network),
@@ -106,6 +109,7 @@ def validate_ip_claim(claim: IPClaim) -> IPClaim:
             refuse(f"wantedAddresses[{index}]", f"{found} is named twice; name each address once", text)
     return dataclasses.replace(
         claim,
+        source=source("source", claim.source),
         tenant=checked("metadata.namespace", dns_label, claim.tenant or ADMIN),
         name=checked("metadata.name", dns_subdomain, claim.name),
         network=checked("network", network_reference, claim.network),
@@ -119,6 +123,7 @@ def validate_node(node: Node) -> Node:
     """The canonical node."""
     return dataclasses.replace(
         node,
+        source=source("source", node.source),
         name=checked("name", dns_subdomain, node.name),
         underlay_address=str(checked("underlayAddress", host_address, node.underlay_address)) if node.underlay_address else "",
         labels=labels("labels", dict(node.labels)),
@@ -143,7 +148,8 @@ def _provider(network: Network) -> None:
     if network.segmentation_id:
         if kind not in _SEGMENTS:
             usable = ", ".join(type_name(entry) for entry in _SEGMENTS)
-            refuse("segmentationId", f"a network of type {name} has none; remove it, or use type {usable}", network.segmentation_id)
+            said = f"{network.segmentation_id} is set, and a network of type {name} has none; remove it, or use type {usable}"
+            refuse("segmentationId", said, network.segmentation_id)
         number("segmentationId", network.segmentation_id, *_SEGMENTS[kind], "VNI" if kind is NetworkType.VXLAN else "VLAN id")
         if network.vlan_transparent and kind is not NetworkType.VXLAN:
             refuse("vlanTransparent", "excludes a VLAN id; remove segmentationId, or set it to false", "true")

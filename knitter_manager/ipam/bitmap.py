@@ -5,7 +5,7 @@ Words of 1024 bits in levels: a bit of level 0 is a number, a bit of level n+1 s
 that are empty are not kept, so a /8 or a /64 costs what is in it. (Python's integers do a word's operations in some 50 ns.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _BITS = 10
 _WORD = 1 << _BITS
@@ -26,7 +26,28 @@ class Bitmap:
 
     def add(self, number: int) -> None:
         """Idempotent."""
-        for level in self._levels:
+        self._fill(0, number)
+
+    def add_all(self, numbers: Iterable[int]) -> None:
+        """As `add` for each; quick when they are sorted."""
+        leaves = self._levels[0]
+        current, word = -1, 0
+        for number in numbers:
+            if number >> _BITS != current:
+                self._write(current, word)
+                current = number >> _BITS
+                word = leaves.get(current, 0)
+            word |= _ONE[number & _MASK]
+        self._write(current, word)
+
+    def _write(self, index: int, word: int) -> None:
+        if word:
+            self._levels[0][index] = word
+            if word == _FULL:
+                self._fill(1, index)
+
+    def _fill(self, height: int, number: int) -> None:
+        for level in self._levels[height:]:
             index = number >> _BITS
             word = level.get(index, 0) | _ONE[number & _MASK]
             level[index] = word

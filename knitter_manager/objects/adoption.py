@@ -1,6 +1,5 @@
 """Moving a declared object to another source, so that it can be changed from there."""
 
-import re
 from dataclasses import replace
 
 from google.protobuf.message import Message
@@ -9,11 +8,12 @@ from knitter_common import convert
 from knitter_common.errors import Invalid, NotFound
 from knitter_common.model import ADMIN, IPClaim, IPGroup, Network, Node, Quota, Tenant
 from knitter_common.names import nearest
+from knitter_common.names import source as known_source
+from knitter_common.objects.fields import checked, refuse
 from knitter_manager import keys
 from knitter_manager.objects.book import Book
 
 KINDS = ("Network", "Tenant", "IPGroup", "IPClaim", "Node")
-_SOURCE = re.compile(r"(api|crd|files:[a-z0-9][-a-z0-9_.]{0,62})\Z")
 
 Object = Network | Tenant | IPGroup | IPClaim | Node
 
@@ -28,9 +28,9 @@ class Adoption:
         """The object's revision with the new source. Raises Invalid(FIELD_INVALID), NotFound."""
         if kind not in KINDS:
             raise Invalid("FIELD_INVALID", f"kind: {kind!r} is no kind; {nearest(kind, KINDS)}", field="kind", value=kind)
-        if not _SOURCE.match(source):
-            said = f"source: {source!r} is no source; write api, crd or files:<name>"
-            raise Invalid("FIELD_INVALID", said, field="source", value=source)
+        checked("source", known_source, source)
+        if not name:
+            refuse("name", f"is empty; say which {kind}")
 
         async def step() -> int:
             key, current = self._find(kind, tenant or ADMIN, name)
@@ -66,7 +66,8 @@ class Adoption:
                 key = keys.group(on.network.id, tenant, short) if on is not None else ""
                 if on is not None and key in on.groups:
                     return key, on.groups[key].group
-        raise NotFound("OBJECT_NOT_FOUND", f"there is no {kind} {name!r} of tenant {tenant}", kind=kind, name=name)
+        said = f"there is no {kind} {name!r} of tenant {tenant}; correct the name"
+        raise NotFound("OBJECT_NOT_FOUND", said, kind=kind, name=name)
 
 
 def _message(thing: Object) -> Message:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from knitter_common.convert import node_to_proto
 from knitter_common.errors import Exists, NotFound
 from knitter_common.model import Node
+from knitter_common.names import nearest
 from knitter_common.objects.validate import validate_node
 from knitter_manager import keys
 from knitter_manager.objects.book import API, Book, check_change
@@ -21,7 +22,9 @@ class Nodes:
         """Raises NotFound(OBJECT_NOT_FOUND)."""
         entry = self._book.cluster.nodes.get(name)
         if entry is None or not entry.node.revision:
-            raise NotFound("OBJECT_NOT_FOUND", f"there is no node {name!r}", node=name)
+            there = [other for other, entry in self._book.cluster.nodes.items() if entry.node.revision]
+            way = nearest(name, there) if there else "none has registered yet"
+            raise NotFound("OBJECT_NOT_FOUND", f"there is no node {name!r}; {way}", node=name)
         return entry.node
 
     async def create(self, wanted: Node) -> Node:

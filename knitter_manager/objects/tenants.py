@@ -14,6 +14,7 @@ import structlog
 from knitter_common.convert import tenant_to_proto
 from knitter_common.errors import Exists, KnitterError, NotFound, Refused
 from knitter_common.model import ADMIN, NamedOwner, ObjectState, PortSetState, Quota, Tenant
+from knitter_common.names import nearest
 from knitter_common.objects.validate import validate_tenant
 from knitter_manager import keys
 from knitter_manager.allocation.sets import PortSets
@@ -37,7 +38,8 @@ class Tenants:
         """With what it uses. Raises NotFound(OBJECT_NOT_FOUND)."""
         entry = self._book.cluster.tenants.get(name)
         if entry is None or not is_there(entry):
-            raise NotFound("OBJECT_NOT_FOUND", f"there is no tenant {name!r}", tenant=name)
+            there = [other for other, entry in self._book.cluster.tenants.items() if is_there(entry)]
+            raise NotFound("OBJECT_NOT_FOUND", f"there is no tenant {name!r}; {nearest(name, there)}", tenant=name)
         return shown(entry)
 
     async def create(self, wanted: Tenant) -> Tenant:

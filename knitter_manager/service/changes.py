@@ -2,9 +2,8 @@
 heartbeats."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from itertools import islice
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
@@ -15,9 +14,9 @@ from knitter_manager.feed import changes_of, snapshot_of
 from knitter_manager.role import shutting_down
 from knitter_manager.store.protocol import Commit, Compacted, StoreDown
 
-_CHUNK = 500  # objects of a snapshot in one message
+_CHUNK = 500  # changes in one message
+_BYTES = 1024 * 1024  # about, in one message: a change has seldom more than some hundreds
 _BEHIND = 2.0  # seconds that a client which has seen more is kept waiting
-_COMMITS = 200  # commits in one message; a commit is never split, so that a client can resume after its revision
 
 
 class Subscription:
@@ -74,7 +73,7 @@ class Subscription:
     def _reset(self) -> Iterator[pb.ChangesResponse]:
         self._epoch, self._position, self._synced = self._cluster.epoch, self._cluster.revision, False
         yield pb.ChangesResponse(reset=pb.FeedReset(epoch=self._epoch))
-        yield from _messages(snapshot_of(self._cluster))
+        yield from _messages([change] for change in snapshot_of(self._cluster))
 
     async def _logged(self) -> AsyncGenerator[pb.ChangesResponse, None]:
         """What the ring does not hold any more, from the store's log."""
@@ -88,12 +87,20 @@ class Subscription:
 
 
 def _batches(commits: Sequence[Commit]) -> Iterator[pb.ChangesResponse]:
-    for begin in range(0, len(commits), _COMMITS):
-        changes = [change for commit in commits[begin : begin + _COMMITS] for change in changes_of(commit)]
-        if changes:
+    """A commit is never split, so that a client can resume after its revision."""
+    return _messages([list(changes_of(commit)) for commit in commits])
+
+
+def _messages(steps: Iterable[Sequence[types.Change]]) -> Iterator[pb.ChangesResponse]:
+    """As few messages as hold them; a step is never split."""
+    changes: list[types.Change] = []
+    size = 0
+    for step in steps:
+        weight = sum(change.ByteSize() for change in step)
+        if changes and (size + weight > _BYTES or len(changes) + len(step) > _CHUNK):
             yield pb.ChangesResponse(changes=pb.ChangeBatch(changes=changes))
-
-
-def _messages(changes: Iterator[types.Change]) -> Iterator[pb.ChangesResponse]:
-    while chunk := list(islice(changes, _CHUNK)):
-        yield pb.ChangesResponse(changes=pb.ChangeBatch(changes=chunk))
+            changes, size = [], 0
+        changes += step
+        size += weight
+    if changes:
+        yield pb.ChangesResponse(changes=pb.ChangeBatch(changes=changes))

@@ -4,9 +4,9 @@ from typing import Any
 
 from knitter.v1 import manager_pb2 as pb
 from knitter_common import convert
-from knitter_manager.service import lists
+from knitter_manager.service import asked, lists
 from knitter_manager.service.base import Calls
-from knitter_manager.service.pages import page
+from knitter_manager.service.pages import page_of
 
 
 class ObjectCalls(Calls):
@@ -21,13 +21,14 @@ class ObjectCalls(Calls):
 
     async def GetNetwork(self, request: pb.GetNetworkRequest, context: Any) -> pb.GetNetworkResponse:
         """By tenant and name."""
-        return pb.GetNetworkResponse(network=convert.network_to_proto(self._core.networks.get(request.tenant, request.name)))
+        network = self._core.networks.get(asked.tenant(request.tenant), asked.name(request.name))
+        return pb.GetNetworkResponse(network=convert.network_to_proto(network))
 
     async def ListNetworks(self, request: pb.ListNetworksRequest, context: Any) -> pb.ListNetworksResponse:
         """A page."""
         cluster = self._core.cluster
-        found, token = page(lists.networks(cluster, request.tenant, request.page_token), request.page_size)
-        networks = [convert.network_to_proto(entry.network) for entry in found]
+        found = lists.networks(cluster, asked.tenant(request.tenant), asked.path_token(request.page_token))
+        networks, token = page_of(found, request.page_size, lambda entry: convert.network_to_proto(entry.network))
         return pb.ListNetworksResponse(networks=networks, next_page_token=token, revision=cluster.revision)
 
     async def UpdateNetwork(self, request: pb.UpdateNetworkRequest, context: Any) -> pb.UpdateNetworkResponse:
@@ -37,7 +38,8 @@ class ObjectCalls(Calls):
 
     async def DeleteNetwork(self, request: pb.DeleteNetworkRequest, context: Any) -> pb.DeleteNetworkResponse:
         """Refused while it is used."""
-        await self._core.networks.delete(request.tenant, request.name, request.revision, request.source)
+        tenant, name = asked.tenant(request.tenant), asked.name(request.name)
+        await self._core.networks.delete(tenant, name, request.revision, asked.declarer(request.source))
         return pb.DeleteNetworkResponse()
 
     # -- nodes -----------------------------------------------------------------------------------------------------------
@@ -49,13 +51,13 @@ class ObjectCalls(Calls):
 
     async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> pb.GetNodeResponse:
         """By name."""
-        return pb.GetNodeResponse(node=convert.node_to_proto(self._core.nodes.get(request.name)))
+        return pb.GetNodeResponse(node=convert.node_to_proto(self._core.nodes.get(asked.dotted_name(request.name))))
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """A page."""
         cluster = self._core.cluster
-        found, token = page(lists.nodes(cluster, request.page_token), request.page_size)
-        nodes = [convert.node_to_proto(node) for node in found]
+        found = lists.nodes(cluster, asked.name_token(request.page_token))
+        nodes, token = page_of(found, request.page_size, convert.node_to_proto)
         return pb.ListNodesResponse(nodes=nodes, next_page_token=token, revision=cluster.revision)
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Any) -> pb.UpdateNodeResponse:
@@ -65,5 +67,5 @@ class ObjectCalls(Calls):
 
     async def DeleteNode(self, request: pb.DeleteNodeRequest, context: Any) -> pb.DeleteNodeResponse:
         """Forgets it."""
-        await self._core.nodes.delete(request.name, request.revision)
+        await self._core.nodes.delete(asked.dotted_name(request.name), request.revision)
         return pb.DeleteNodeResponse()

@@ -9,7 +9,7 @@ from knitter_common import convert
 from knitter_common.errors import NotFound
 from knitter_manager import keys
 from knitter_manager.records import message_of
-from knitter_manager.service import lists
+from knitter_manager.service import asked, lists
 from knitter_manager.service.base import Calls, answered
 from knitter_manager.service.changes import Subscription
 from knitter_manager.service.pages import page
@@ -30,10 +30,11 @@ class SetCalls(Calls):
     async def ListPortSets(self, request: pb.ListPortSetsRequest, context: Any) -> pb.ListPortSetsResponse:
         """A page."""
         cluster = self._core.cluster
+        tenant, node, network = asked.tenant(request.tenant), asked.node(request.node), asked.network(request.network)
         if request.address:
             return await self._set_of_address(request)
-        sets = lists.port_sets(cluster, request.tenant, request.node, request.network, request.page_token)
-        found, token = page(sets, request.page_size)
+        sets = lists.port_sets(cluster, tenant, node, network, asked.set_token(request.page_token))
+        found, token = page(sets, request.page_size, len)
         messages = [message_of(record) for record in found]
         return pb.ListPortSetsResponse(port_sets=messages, next_page_token=token, revision=cluster.revision)
 
@@ -50,7 +51,7 @@ class SetCalls(Calls):
 
     async def Allocate(self, request: pb.AllocateRequest, context: Any) -> pb.AllocateResponse:
         """One set."""
-        record = await self._core.sets.allocate(convert.allocation_from_proto(request.allocation))
+        record = await self._core.sets.allocate(asked.allocation(request.allocation))
         return pb.AllocateResponse(port_set=message_of(record or b""))
 
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:
@@ -67,8 +68,7 @@ class SetCalls(Calls):
 
     async def Reconcile(self, request: pb.ReconcileRequest, context: Any) -> pb.ReconcileResponse:
         """A node's journal against the store."""
-        node = convert.node_from_proto(request.node)
-        in_use = [convert.port_set_from_proto(message) for message in request.in_use]
+        node, in_use = asked.told(request)
         self._core.role.may_write()
         await self._core.recovery.shown(request.epoch, request.revision)
         outcome = await self._core.reconciler.told(node, in_use, request.more)
@@ -86,5 +86,5 @@ class SetCalls(Calls):
     async def Changes(self, request: pb.ChangesRequest, context: Any) -> AsyncIterator[pb.ChangesResponse]:
         """The feed."""
         core = self._core
-        async for response in Subscription(core, request, core.settings.heartbeat).run():
+        async for response in Subscription(core, asked.position(request), core.settings.heartbeat).run():
             yield response

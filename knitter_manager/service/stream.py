@@ -13,14 +13,16 @@ from typing import Any
 import structlog
 
 from knitter.v1 import manager_pb2 as pb
-from knitter_common.convert import allocation_from_proto, bind_from_proto, give_back_from_proto
+from knitter_common.convert import give_back_from_proto
 from knitter_common.errors import Internal, Invalid, KnitterError, to_status
 from knitter_common.serve.logs import tells
 from knitter_manager.allocation.jobs import Answer
 from knitter_manager.allocation.sets import PortSets
+from knitter_manager.service import asked
 
 MOST_OPEN = 4096  # operations of one stream that are not answered, or whose outcome is not sent
-MOST_OUTCOMES = 256  # in one message: sets of 32 ports stay below the size of a message
+MOST_OUTCOMES = 256  # in one message: as many errors are below the size of a message
+MOST_BYTES = 2 * 1024 * 1024  # of the sets in one message
 
 log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ class Stream:
     def __init__(self, sets: PortSets, parting: Callable[[], Awaitable[KnitterError]]) -> None:
         self._sets, self._parting = sets, parting
         self._outcomes: list[pb.AllocationOutcome] = []
+        self._weights: list[int] = []  # of the outcomes, in bytes, about
         self._open = 0
         self._ended = False
         self._failed: BaseException | None = None
@@ -45,7 +48,9 @@ class Stream:
         try:
             while True:
                 while self._outcomes:
-                    batch, self._outcomes = self._outcomes[:MOST_OUTCOMES], self._outcomes[MOST_OUTCOMES:]
+                    count = self._that_fit()
+                    batch, self._outcomes = self._outcomes[:count], self._outcomes[count:]
+                    del self._weights[:count]
                     yield pb.StreamAllocationsResponse(outcomes=batch)
                     self._open -= len(batch)
                     if self._open < MOST_OPEN:
@@ -59,6 +64,13 @@ class Stream:
             watcher.cancel()
         if self._failed is not None:
             raise self._failed
+
+    def _that_fit(self) -> int:
+        """How many outcomes the next message takes."""
+        weights = self._weights[:MOST_OUTCOMES]
+        while sum(weights) > MOST_BYTES and len(weights) > 1:
+            weights.pop()
+        return len(weights)
 
     async def _watch(self, reader: "asyncio.Task[None]") -> None:
         self._failed = await self._parting()
@@ -83,13 +95,13 @@ class Stream:
         try:
             match operation.WhichOneof("operation"):
                 case "allocate":
-                    future = self._sets.allocate(allocation_from_proto(operation.allocate))
+                    future = self._sets.allocate(asked.allocation(operation.allocate))
                     future.add_done_callback(partial(self._done, operation))
                 case "release":
                     future = self._sets.release(give_back_from_proto(operation.release))
                     future.add_done_callback(partial(self._released, operation))
                 case "bind":
-                    future = self._sets.bind(bind_from_proto(operation.bind))
+                    future = self._sets.bind(asked.bind(operation.bind))
                     future.add_done_callback(partial(self._done, operation))
                 case _:
                     said = "operation: is missing; set one of allocate, bind and release"
@@ -102,11 +114,13 @@ class Stream:
         outcome = pb.AllocationOutcome(id=operation.id)
         error = future.exception()
         _log(operation, error)
+        record = b""
         if error is None:
-            outcome.port_set.MergeFromString(future.result() or b"")
+            record = future.result() or b""
+            outcome.port_set.MergeFromString(record)
         else:
             outcome.error.CopyFrom(_status(error))
-        self._tell(outcome)
+        self._tell(outcome, len(record))
 
     def _released(self, operation: pb.AllocationOperation, future: "asyncio.Future[Answer]") -> None:
         error = future.exception()
@@ -116,8 +130,9 @@ class Stream:
         else:
             self._tell(pb.AllocationOutcome(id=operation.id, error=_status(error)))
 
-    def _tell(self, outcome: pb.AllocationOutcome) -> None:
+    def _tell(self, outcome: pb.AllocationOutcome, weight: int = 0) -> None:
         self._outcomes.append(outcome)
+        self._weights.append(weight)
         self._news.set()
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from knitter.v1 import manager_pb2 as pb
 from knitter_common import convert
-from knitter_manager.service import lists
+from knitter_manager.service import asked, lists
 from knitter_manager.service.base import Calls
-from knitter_manager.service.pages import page
+from knitter_manager.service.pages import page, page_of
+from knitter_manager.state import GroupEntry
 
 
 class TenantCalls(Calls):
@@ -19,13 +20,13 @@ class TenantCalls(Calls):
 
     async def GetTenant(self, request: pb.GetTenantRequest, context: Any) -> pb.GetTenantResponse:
         """With what it uses."""
-        return pb.GetTenantResponse(tenant=convert.tenant_to_proto(self._core.tenants.get(request.name)))
+        return pb.GetTenantResponse(tenant=convert.tenant_to_proto(self._core.tenants.get(asked.name(request.name))))
 
     async def ListTenants(self, request: pb.ListTenantsRequest, context: Any) -> pb.ListTenantsResponse:
         """A page."""
         cluster = self._core.cluster
-        found, token = page(lists.tenants(cluster, request.page_token), request.page_size)
-        tenants = [convert.tenant_to_proto(tenant) for tenant in found]
+        found = lists.tenants(cluster, asked.name_token(request.page_token))
+        tenants, token = page_of(found, request.page_size, convert.tenant_to_proto)
         return pb.ListTenantsResponse(tenants=tenants, next_page_token=token, revision=cluster.revision)
 
     async def UpdateTenant(self, request: pb.UpdateTenantRequest, context: Any) -> pb.UpdateTenantResponse:
@@ -35,7 +36,8 @@ class TenantCalls(Calls):
 
     async def DeleteTenant(self, request: pb.DeleteTenantRequest, context: Any) -> pb.DeleteTenantResponse:
         """Begins it."""
-        tenant = await self._core.tenants.delete(request.name, request.revision, request.source)
+        source = asked.declarer(request.source)
+        tenant = await self._core.tenants.delete(asked.name(request.name), request.revision, source)
         return pb.DeleteTenantResponse(tenant=convert.tenant_to_proto(tenant) if tenant is not None else None)
 
     # -- IP groups -------------------------------------------------------------------------------------------------------
@@ -47,13 +49,15 @@ class TenantCalls(Calls):
 
     async def GetIPGroup(self, request: pb.GetIPGroupRequest, context: Any) -> pb.GetIPGroupResponse:
         """With the user of each address."""
-        group = await self._core.groups.get(request.tenant, request.network, request.name)
+        tenant, network = asked.tenant(request.tenant), asked.its_network(request.network)
+        group = await self._core.groups.get(tenant, network, asked.name(request.name))
         return pb.GetIPGroupResponse(ip_group=convert.ip_group_to_proto(group))
 
     async def ListIPGroups(self, request: pb.ListIPGroupsRequest, context: Any) -> pb.ListIPGroupsResponse:
         """A page."""
         cluster = self._core.cluster
-        found, token = page(lists.groups(cluster, request.tenant, request.network, request.page_token), request.page_size)
+        tenant, network, after = asked.tenant(request.tenant), asked.network(request.network), asked.group_token(request.page_token)
+        found, token = page(lists.groups(cluster, tenant, network, after), request.page_size, _weight)
         groups = await self._core.groups.all_shown(found)
         messages = [convert.ip_group_to_proto(group) for group in groups]
         return pb.ListIPGroupsResponse(ip_groups=messages, next_page_token=token, revision=cluster.revision)
@@ -65,7 +69,8 @@ class TenantCalls(Calls):
 
     async def DeleteIPGroup(self, request: pb.DeleteIPGroupRequest, context: Any) -> pb.DeleteIPGroupResponse:
         """Refused while it is used."""
-        await self._core.groups.delete(request.tenant, request.network, request.name, request.revision, request.source)
+        tenant, network, name = asked.tenant(request.tenant), asked.its_network(request.network), asked.name(request.name)
+        await self._core.groups.delete(tenant, network, name, request.revision, asked.declarer(request.source))
         return pb.DeleteIPGroupResponse()
 
     # -- claims ----------------------------------------------------------------------------------------------------------
@@ -77,13 +82,14 @@ class TenantCalls(Calls):
 
     async def GetIPClaim(self, request: pb.GetIPClaimRequest, context: Any) -> pb.GetIPClaimResponse:
         """By tenant and name."""
-        return pb.GetIPClaimResponse(ip_claim=convert.ip_claim_to_proto(self._core.claims.get(request.tenant, request.name)))
+        claim = self._core.claims.get(asked.tenant(request.tenant), asked.dotted_name(request.name))
+        return pb.GetIPClaimResponse(ip_claim=convert.ip_claim_to_proto(claim))
 
     async def ListIPClaims(self, request: pb.ListIPClaimsRequest, context: Any) -> pb.ListIPClaimsResponse:
         """A page."""
         cluster = self._core.cluster
-        found, token = page(lists.claims(cluster, request.tenant, request.page_token), request.page_size)
-        claims = [convert.ip_claim_to_proto(claim) for claim in found]
+        found = lists.claims(cluster, asked.tenant(request.tenant), asked.claim_token(request.page_token))
+        claims, token = page_of(found, request.page_size, convert.ip_claim_to_proto)
         return pb.ListIPClaimsResponse(ip_claims=claims, next_page_token=token, revision=cluster.revision)
 
     async def UpdateIPClaim(self, request: pb.UpdateIPClaimRequest, context: Any) -> pb.UpdateIPClaimResponse:
@@ -93,12 +99,18 @@ class TenantCalls(Calls):
 
     async def DeleteIPClaim(self, request: pb.DeleteIPClaimRequest, context: Any) -> pb.DeleteIPClaimResponse:
         """Refused while it is used."""
-        await self._core.claims.delete(request.tenant, request.name, request.revision, request.source)
+        tenant, name = asked.tenant(request.tenant), asked.dotted_name(request.name)
+        await self._core.claims.delete(tenant, name, request.revision, asked.declarer(request.source))
         return pb.DeleteIPClaimResponse()
 
     # -- sources ---------------------------------------------------------------------------------------------------------
 
     async def Adopt(self, request: pb.AdoptRequest, context: Any) -> pb.AdoptResponse:
         """Moves an object to another source."""
-        revision = await self._core.adoption.move(request.kind, request.tenant, request.name, request.source)
+        revision = await self._core.adoption.move(request.kind, asked.tenant(request.tenant), request.name, request.source)
         return pb.AdoptResponse(revision=revision)
+
+
+def _weight(group: GroupEntry) -> int:
+    """About how many bytes it has with the users of its addresses."""
+    return 1000 + 300 * len(group.group.addresses)

@@ -3,7 +3,8 @@
 from typing import Any
 
 from knitter.v1 import manager_pb2 as pb
-from knitter_manager.service import lists
+from knitter_common.model import ADMIN
+from knitter_manager.service import asked, lists
 from knitter_manager.service.base import Calls, answered
 from knitter_manager.service.pages import page
 from knitter_manager.usage import network_usage
@@ -15,17 +16,18 @@ class ViewCalls(Calls):
     async def ListNetworkUsage(self, request: pb.ListNetworkUsageRequest, context: Any) -> pb.ListNetworkUsageResponse:
         """A page."""
         core = self._core
+        tenant, after = asked.tenant(request.tenant), asked.path_token(request.page_token)
         if request.network:
-            found, token = [core.cluster.names.find(request.tenant or "admin", request.network, "network")], ""
+            found, token = [core.cluster.names.find(tenant or ADMIN, asked.network(request.network), "network")], ""
         else:
-            found, token = page(lists.networks(core.cluster, request.tenant, request.page_token), request.page_size)
+            found, token = page(lists.networks(core.cluster, tenant, after), request.page_size)
         usage = [network_usage(entry, core.clock(), core.settings.rest) for entry in found]
         return pb.ListNetworkUsageResponse(networks=usage, next_page_token=token, revision=core.cluster.revision)
 
     async def ListNodeUsage(self, request: pb.ListNodeUsageRequest, context: Any) -> pb.ListNodeUsageResponse:
         """A page."""
         cluster = self._core.cluster
-        found, token = page(lists.node_usage(cluster, request.page_token), request.page_size)
+        found, token = page(lists.node_usage(cluster, asked.name_token(request.page_token)), request.page_size)
         nodes = [
             pb.NodeUsage(node=entry.node.name, port_sets=len(entry.owners), ports=entry.ports, addresses=entry.addresses)
             for entry in found
@@ -34,4 +36,5 @@ class ViewCalls(Calls):
 
     async def GetAddress(self, request: pb.GetAddressRequest, context: Any) -> pb.GetAddressResponse:
         """On one network, or on all."""
-        return pb.GetAddressResponse(addresses=await answered(self._core.addresses.find(request.network, request.address)))
+        found = self._core.addresses.find(asked.network(request.network), request.address)
+        return pb.GetAddressResponse(addresses=await answered(found))

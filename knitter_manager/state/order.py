@@ -1,7 +1,7 @@
 """Keys in order, for pages: sorted when somebody lists, not when somebody allocates."""
 
 from bisect import bisect_right, insort
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
 _FEW = 64  # keys that are sorted in one by one
 
@@ -20,6 +20,11 @@ class Order:
             self._added.append(key)
             if len(self._added) > len(self._held) + 1000:
                 self._added = None
+
+    def follow(self, keys: Sequence[str]) -> None:
+        """Keys that were not there before, in order, all greater than every one that was told until now."""
+        self._settle()
+        self._sorted += keys
 
     def after(self, token: str, among: Container[str] | None = None) -> Iterator[str]:
         """The keys greater than `token`, in order; with `among` only those. Walk it without a pause."""

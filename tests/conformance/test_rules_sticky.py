@@ -212,3 +212,12 @@ async def test_with_no_time_at_all_nothing_is_kept(tmp_path: Path) -> None:
         await manager.network("control", "10.1.0.0/28")
         await kept_pod(manager)
         assert await manager.sets() == []
+
+
+async def test_a_plan_that_fails_costs_the_pod_nothing(manager: Manager) -> None:
+    made = await kept_pod(manager)
+    with refusal("NETWORK_NOT_FOUND"):
+        await manager.pod("web-0", wish("nowhere"), uid="2", sticky=True, replace=True)
+    again = await manager.pod("web-0", WISH, uid="2", sticky=True, replace=True)
+    assert told(again) == told(made)
+    assert await only(manager) == again

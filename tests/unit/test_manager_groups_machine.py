@@ -141,10 +141,11 @@ class GroupsMachine(RuleBasedStateMachine):
         return self.run(attempted())
 
     def picture(self) -> Any:
-        """All that anybody holds or has set aside."""
+        """All that anybody holds or has set aside; not that a pod's plan has failed."""
         cluster = self.core.cluster
         aside = {key: group.group for entry in cluster.networks.values() for key, group in entry.groups.items()}
-        return dict(cluster.sets), dict(cluster.claims), aside
+        sets = {key: record for key, record in cluster.sets.items() if port_set_of(record).error is None}
+        return sets, dict(cluster.claims), aside
 
     # -- groups ----------------------------------------------------------------------------------------------------------
 
