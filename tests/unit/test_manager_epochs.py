@@ -227,6 +227,7 @@ async def test_a_restore_cut_short_is_ended_by_the_next_writer(site: Site, phase
     kept = await attach(core, sandbox(1))
     file, epoch = await saved(core), core.cluster.epoch
     lost = await attach(core, sandbox(2))
+    await follower.feed.until(lost.revision)
     reached, dead = asyncio.Event(), asyncio.Event()
 
     async def stuck(*_: object) -> int:
