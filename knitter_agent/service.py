@@ -15,6 +15,7 @@ from knitter_agent.journal import Journal
 from knitter_agent.record import Key
 from knitter_common.convert import time_to_proto
 from knitter_common.errors import Internal, Invalid, KnitterError, Unavailable
+from knitter_common.names import shown
 
 SERVICE = "knitter.v1.AgentService"
 
@@ -70,7 +71,8 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         keys = sorted((key.container_id, key.network, key.interface) for key in self._journal.records)
         after = tuple(request.page_token.split("/")) if request.page_token else ()
         if after and len(after) != 3:
-            raise Invalid("FIELD_INVALID", f"page_token {request.page_token!r} is not one of ours", field="page_token")
+            said = f"{shown(request.page_token)} is none of ours; send the next_page_token of the page before, or nothing"
+            raise Invalid("FIELD_INVALID", f"page_token: {said}", field="page_token", value=request.page_token)
         page = [key for key in keys if key > after][: size + 1]
         messages = [self._message(key) for key in page[:size]]
         return pb.ListAttachmentsResponse(

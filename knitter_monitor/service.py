@@ -1,7 +1,7 @@
 """MonitorService: the hub, the connections and the sources over gRPC. Thin: what a Watch sends is decided in hub/."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -10,7 +10,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from knitter.v1 import monitor_pb2 as pb
 from knitter.v1 import monitor_pb2_grpc
-from knitter_common.errors import Invalid, Unavailable
+from knitter_common.errors import Unavailable
+from knitter_common.names import dns_subdomain, shown
+from knitter_common.objects.fields import checked, refuse
 from knitter_monitor.config import PushSettings
 from knitter_monitor.connections import Connections
 from knitter_monitor.hub.hub import Hub
@@ -40,7 +42,7 @@ class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
     ) -> AsyncIterator[pb.WatchResponse]:
         """See monitor.proto. Raises Unavailable: REPLICA_BEHIND, WATCH_TAKEN_OVER, WATCH_TOO_SLOW, SHUTTING_DOWN."""
         _require_node(request.node)
-        positions = {position.topic: position.revision for position in request.positions}
+        positions = _positions("positions", request.positions)
         await self._hub.catch_up(request.epoch, max(positions.values(), default=0), self._settings.behind_wait)
         watcher = self._hub.connect(request.node, request.epoch, positions)
         self._connections.opened(request, watcher)
@@ -78,7 +80,7 @@ class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
     async def ReportStatus(self, request: pb.ReportStatusRequest, context: Any) -> pb.ReportStatusResponse:
         """Takes a node's report."""
         _require_node(request.node)
-        applied = {position.topic: position.revision for position in request.applied}
+        applied = _positions("applied", request.applied)
         self._connections.reported(request.node, applied, request.rejections)
         for rejection in request.rejections:
             log.warning("a node could not use an object", node=request.node, key=rejection.key, revision=rejection.revision,
@@ -100,5 +102,18 @@ class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
 
 
 def _require_node(node: str) -> None:
-    if not node or "/" in node:
-        raise Invalid("FIELD_INVALID", f"node: {node!r} is no node's name; send the one in the agent's configuration", field="node")
+    checked("node", dns_subdomain, node)
+
+
+def _positions(field: str, positions: Iterable[pb.TopicPosition]) -> dict[str, int]:
+    """By topic. Topics that this release does not know are told as dropped: a newer node may know more."""
+    found: dict[str, int] = {}
+    for at, position in enumerate(positions):
+        if not position.topic or position.topic in found:
+            what = f"{shown(position.topic)} is there already; send each topic once" if position.topic else "is empty; say which"
+            refuse(f"{field}[{at}].topic", what, position.topic)
+        if position.revision < 0:
+            said = f"{position.revision} is no revision; send that of the last Synced, or 0"
+            refuse(f"{field}[{at}].revision", said, position.revision)
+        found[position.topic] = position.revision
+    return found

@@ -28,23 +28,24 @@ def lines(node: Node, component: str, event: str, **told: str) -> list[dict[str,
     return [line for line in parsed if line["event"] == event and told.items() <= line.items()]
 
 
-def ids(found: list[dict[str, Any]]) -> list[str]:
-    return [line.get("request_id", "") for line in found]
+def ids(node: Node, component: str, event: str, **told: str) -> list[str]:
+    """The request ids of these lines, of which there is one at least: an answer may go out before it is logged."""
+    eventually(lambda: lines(node, component, event, **told), lambda: node.log(component)[-3000:])
+    return [line.get("request_id", "") for line in lines(node, component, event, **told)]
 
 
 def test_one_id_leads_from_the_plugins_call_through_agent_and_manager(node: Node) -> None:
     container = uuid.uuid4().hex
     with network_namespace("ids-pod") as netns:
         node.plugin("ADD", container, netns, "eth0", CONFIG)
-        (added,) = ids(lines(node, "knitter-agent", "attached", container_id=container))
+        (added,) = ids(node, "knitter-agent", "attached", container_id=container)
         assert len(added) == 16
-        assert ids(lines(node, "knitter-manager", "done", operation="allocate")) == [added]
+        assert ids(node, "knitter-manager", "done", operation="allocate") == [added]
         node.plugin("DEL", container, netns, "eth0", CONFIG)
-        eventually(lambda: lines(node, "knitter-agent", "detached"))
-        (deleted,) = ids(lines(node, "knitter-agent", "detached"))
+        (deleted,) = ids(node, "knitter-agent", "detached")
         assert len(deleted) == 16
         assert deleted != added
-        assert ids(lines(node, "knitter-manager", "done", operation="release")) == [deleted]
+        assert ids(node, "knitter-manager", "done", operation="release") == [deleted]
 
 
 def test_a_refusal_is_told_by_both_under_one_id(node: Node) -> None:
@@ -52,6 +53,6 @@ def test_a_refusal_is_told_by_both_under_one_id(node: Node) -> None:
         config = {**CONFIG, "networks": "admin/nope@net1"}
         error = node.plugin("ADD", uuid.uuid4().hex, netns, "eth0", config, check=False)
     assert "nope" in error["msg"]
-    (refused,) = ids(lines(node, "knitter-agent", "refused", verb="ADD"))
+    (refused,) = ids(node, "knitter-agent", "refused", verb="ADD")
     assert len(refused) == 16
-    assert ids(lines(node, "knitter-manager", "refused", operation="allocate")) == [refused]
+    assert ids(node, "knitter-manager", "refused", operation="allocate") == [refused]

@@ -340,7 +340,15 @@ class GroupsMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """What the store holds beside sets and claims is exactly theirs."""
         self.run(self._final())
+        self.run(self._buried())
         self.loop.close()
+
+    async def _buried(self) -> None:
+        """What managers that were killed have left is ended."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _final(self) -> None:
         cluster = self.core.cluster
