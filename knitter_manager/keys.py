@@ -12,14 +12,9 @@ GROUP = "group/"
 CLAIM = "claim/"
 NODE = "node/"
 META = "meta/"
-FAMILIES = frozenset(  # of what is a part of the state; a snapshot with others is of a newer release
-    {"portset", "addr", "mac", "network", "net", "tenant", "group", "claim", "node", "vid", "owed"}
-)
 
-# What the state is made of; `meta` tells of the store itself.
-FAMILIES = frozenset(
-    ("portset", "addr", "mac", "network", "net", "tenant", "group", "claim", "node", "vid", "owed")
-)
+# What the state is made of; `meta` tells of the store itself. A snapshot with any other is of a newer release.
+FAMILIES = frozenset(("portset", "addr", "mac", "network", "net", "tenant", "group", "claim", "node", "vid", "owed"))
 
 
 def port_set(owner_key: str) -> str:
