@@ -183,4 +183,3 @@ def snapshot_of(cluster: Cluster) -> Iterator[types.Change]:
         change.port_set.ParseFromString(record)
         change.revision = change.port_set.revision
         yield change
-

@@ -25,9 +25,7 @@ class PortAddresses:
     """Takes addresses of one network for one port into a plan. `place` is where the wish was written, for errors. `rest` is
     the default rest and `now` the monotonic clock, in seconds."""
 
-    def __init__(
-        self, plan: Plan, entry: NetworkEntry, owner_key: str, place: str, asker: Asker, now: float, rest: float
-    ) -> None:
+    def __init__(self, plan: Plan, entry: NetworkEntry, owner_key: str, place: str, asker: Asker, now: float, rest: float) -> None:
         self._plan, self._entry, self._owner, self._place, self._asker, self._now = plan, entry, owner_key, place, asker, now
         self._rest = rest if entry.network.rest is None else entry.network.rest
         self._path = entry.network.path

@@ -203,5 +203,3 @@ def _doubt(owner_key: str) -> Unavailable:
 def _fail(job: _Job, error: BaseException) -> None:
     if not job.future.done():
         job.future.set_exception(error)
-
-

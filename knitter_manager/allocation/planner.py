@@ -148,7 +148,6 @@ class Planner:
         return quota
 
 
-
 def place_of(wish: Wish, at: int) -> str:
     """Where a wish was written, for errors."""
     return wish.place or f"wishes[{at}]"
@@ -247,9 +246,7 @@ class _Wiring:
         name, mac = source.identity(wish, interface, kept.mac if kept else "", self._attempt)
         return name, addresses, mac, group.group.name if group else ""
 
-    def _claimed(
-        self, wish: Wish, entry: NetworkEntry, interface: str, place: str
-    ) -> tuple[str, tuple[PortAddress, ...], str]:
+    def _claimed(self, wish: Wish, entry: NetworkEntry, interface: str, place: str) -> tuple[str, tuple[PortAddress, ...], str]:
         if wish.addresses or wish.mac or wish.ip_group:
             said = f"{place}: names a claim, which brings its own addresses and MAC; remove the addresses, the MAC and the group"
             raise Invalid("WISH_INVALID", said, ip_claim=wish.ip_claim)
@@ -282,5 +279,3 @@ def routes_of(entry: NetworkEntry, wish: Wish, addresses: Sequence[PortAddress],
             if family not in routed and _EVERYWHERE[family] not in there:
                 routes.append(Route(_EVERYWHERE[family], gateway))
     return tuple(routes)
-
-

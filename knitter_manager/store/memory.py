@@ -57,7 +57,6 @@ class MemorySpace:
             store.tail.extend(self.log[-1:])
         return self.revision
 
-
     def depose(self) -> None:
         """Takes the writer's place from who has it, as a lease that runs out does."""
         if self.writer is not None:

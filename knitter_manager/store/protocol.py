@@ -110,9 +110,7 @@ class Store(Protocol):
     async def get(self, keys: Sequence[str]) -> Mapping[str, Record]:
         """The records at these keys, linearizable; absent ones are left out."""
 
-    async def commit(
-        self, conditions: Sequence[Condition], puts: Mapping[str, bytes], deletes: Sequence[str] = ()
-    ) -> int:
+    async def commit(self, conditions: Sequence[Condition], puts: Mapping[str, bytes], deletes: Sequence[str] = ()) -> int:
         """Writes all of it or nothing, durably, and returns its revision. Raises Conflict or NotWriter.
 
         Deleting what is absent does nothing; a commit that changes nothing makes no revision and returns the newest. A put that

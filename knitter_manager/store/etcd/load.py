@@ -48,9 +48,7 @@ async def snapshot(members: Members, layout: Layout, identity: str) -> Snapshot:
     return Snapshot(f"{identity}.{counter}", revision, _batches(members, layout, revision, first))
 
 
-async def _batches(
-    members: Members, layout: Layout, revision: int, page: rpc_pb2.RangeResponse
-) -> AsyncIterator[Sequence[Record]]:
+async def _batches(members: Members, layout: Layout, revision: int, page: rpc_pb2.RangeResponse) -> AsyncIterator[Sequence[Record]]:
     cut = len(layout.data)
     following: asyncio.Task[rpc_pb2.RangeResponse] | None = None
     try:

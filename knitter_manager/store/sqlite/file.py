@@ -44,9 +44,7 @@ def prepare(path: Path) -> None:
 def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
     """A connection for one thread at a time, without implicit transactions. Raises sqlite3.Error."""
     uri = f"{path.absolute().as_uri()}?mode=rw"
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=64
-    )
+    connection = sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=64)
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA query_only = {int(query_only)}")
