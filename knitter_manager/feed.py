@@ -16,6 +16,7 @@ from knitter_common import convert
 from knitter_manager import keys
 from knitter_manager.standing import EPOCH, RESTORING, Standing
 from knitter_manager.state import Cluster
+from knitter_manager.state.loading import WANTED
 from knitter_manager.store.protocol import Commit, Compacted, Store, StoreDown
 
 log = structlog.get_logger()
@@ -45,7 +46,7 @@ class Feed:
 
     async def load(self) -> None:
         """Brings the state up from the store, in place of what it was. Raises StoreDown; then it is as before."""
-        snapshot = await self._store.load()
+        snapshot = await self._store.load(WANTED)
         loaded = self.empty()
         await loaded.load(snapshot.epoch, snapshot.revision, snapshot.batches, self._clock())
         self._standing.store_id = snapshot.epoch.rpartition(".")[0]

@@ -12,6 +12,7 @@ GROUP = "group/"
 CLAIM = "claim/"
 NODE = "node/"
 META = "meta/"
+STAGED = "staged/"  # a copy of a state that is about to replace this one (restore.py)
 
 # What the state is made of; `meta` tells of the store itself. A snapshot with any other is of a newer release.
 FAMILIES = frozenset(("portset", "addr", "mac", "network", "net", "tenant", "group", "claim", "node", "vid", "owed"))

@@ -92,7 +92,7 @@ class Space:
         self.pool_of(address).hold(address)
 
     def hold_all(self, addresses: Sequence[int]) -> None:
-        """As `hold` for each. They are sorted; nothing of this subnet was used, held or set aside before."""
+        """As `hold` for each. They are sorted, and none of them was used, held or set aside before."""
         self._busy.add_all([address - self.first for address in addresses])
         inside = 0
         for pool in self.pools:

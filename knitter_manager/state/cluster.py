@@ -46,11 +46,11 @@ class Cluster:
         gc.disable()  # nothing of it is garbage: looking for some takes a quarter of the time
         try:
             async for batch in batches:
-                loading.take(batch)
+                await loading.take(batch)
+            await loading.finish()
         finally:
             if collecting:
                 gc.enable()
-        loading.finish()
         self.epoch, self.revision = epoch, revision
 
     def become(self, other: "Cluster") -> None:
@@ -199,20 +199,21 @@ class Cluster:
         self._enter(owner_key, holding)
 
     def _enter(self, owner_key: str, holding: Holding) -> None:
-        tenant = self.tenant(holding.tenant)
-        tenant.ports += holding.ports
-        tenant.addresses += holding.addresses
+        tenant_name, node_name, networks, ports, addresses, sticky, expires = holding
+        tenant = self.tenants.get(tenant_name) or self.tenant(tenant_name)
+        tenant.ports += ports
+        tenant.addresses += addresses
         tenant.owners.add(owner_key)
-        if holding.node:
-            node = self.node(holding.node)
+        if node_name:
+            node = self.nodes.get(node_name) or self.node(node_name)
+            node.ports += ports
+            node.addresses += addresses
             node.owners.add(owner_key)
-            node.ports += holding.ports
-            node.addresses += holding.addresses
-        if holding.sticky:
-            self.sticky[holding.sticky] = owner_key
-        if holding.expires:
-            self.kept[owner_key] = holding.expires
-        for network_id in holding.networks:
+        if sticky:
+            self.sticky[sticky] = owner_key
+        if expires:
+            self.kept[owner_key] = expires
+        for network_id in networks:
             entry = self.networks.get(network_id)
             if entry is not None:
                 entry.owners.add(owner_key)
@@ -221,9 +222,10 @@ class Cluster:
         """The next sets of a snapshot, whose owners are not known yet, in order of key."""
         owner_keys = [key[8:] for key, _, _ in records]
         self.order.follow(owner_keys)
+        sets, enter = self.sets, self._enter
         for owner_key, (_, value, revision) in zip(owner_keys, records, strict=True):
-            self.sets[owner_key] = kept(value, revision)
-            self._enter(owner_key, holding_of(value))
+            sets[owner_key] = kept(value, revision)
+            enter(owner_key, holding_of(value))
 
     def _drop_set(self, owner_key: str) -> None:
         record = self.sets.pop(owner_key, None)

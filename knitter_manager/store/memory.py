@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from knitter_manager.store.feed import Tail
 from knitter_manager.store.protocol import (
+    EVERYTHING,
     AtRevision,
     Commit,
     Compacted,
@@ -18,6 +19,7 @@ from knitter_manager.store.protocol import (
     NotWriter,
     Record,
     Snapshot,
+    Span,
     StoreDown,
 )
 
@@ -99,12 +101,16 @@ class MemoryStore:
         self._check()
         return self.space.writer.name if self.space.writer else ""
 
-    async def load(self) -> Snapshot:
+    async def load(self, spans: Sequence[Span] = EVERYTHING) -> Snapshot:
         """See Store."""
         self._check()
         counter = self.space.records.get("meta/epoch")
         epoch = f"{self.space.id}.{counter.value.decode() if counter else 0}"
-        records = [record for _, record in sorted(self.space.records.items())]
+        records = [
+            record
+            for key, record in sorted(self.space.records.items())
+            if any(key >= begin and (not end or key < end) for begin, end in spans)
+        ]
         return Snapshot(epoch, self.space.revision, _batches(records))
 
     async def get(self, keys: Sequence[str]) -> Mapping[str, Record]:

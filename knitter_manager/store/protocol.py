@@ -53,9 +53,33 @@ class Commit:
     deletes: tuple[str, ...] = ()
 
 
+class Span(NamedTuple):
+    """The keys from `begin` to `end`, without `end` itself; "" as the end means to the last."""
+
+    begin: str = ""
+    end: str = ""
+
+
+EVERYTHING = (Span(),)
+
+
+def below(prefix: str) -> Span:
+    """The keys that begin with a prefix, whose last character is ASCII."""
+    return Span(prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
+
+
+def all_but(*prefixes: str) -> tuple[Span, ...]:
+    """All keys but those that begin with one of the prefixes, in order."""
+    spans, begin = [], ""
+    for first, after in sorted(below(prefix) for prefix in prefixes):
+        spans.append(Span(begin, first))
+        begin = after
+    return (*spans, Span(begin))
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole state at one revision. `batches` is read once and at once, in key order."""
+    """The state at one revision, or what was asked for of it. `batches` is read once and at once, in key order."""
 
     epoch: str
     revision: int
@@ -104,8 +128,8 @@ class Store(Protocol):
     async def writer(self) -> str:
         """Who writes now, "" for nobody."""
 
-    async def load(self) -> Snapshot:
-        """A consistent snapshot."""
+    async def load(self, spans: Sequence[Span] = EVERYTHING) -> Snapshot:
+        """A consistent snapshot of the records whose keys are in these spans, which are in order and do not overlap."""
 
     async def get(self, keys: Sequence[str]) -> Mapping[str, Record]:
         """The records at these keys, linearizable; absent ones are left out."""

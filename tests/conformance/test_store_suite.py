@@ -11,13 +11,17 @@ from harness.stores import KINDS, Site, everything, open_site, take
 from knitter_manager.store import Store
 from knitter_manager.store.memory import MemorySpace, MemoryStore
 from knitter_manager.store.protocol import (
+    EVERYTHING,
     AtRevision,
     Commit,
     Compacted,
     Conflict,
     NotWriter,
     PrefixEmpty,
+    Span,
     StoreDown,
+    all_but,
+    below,
 )
 
 
@@ -235,6 +239,21 @@ async def test_a_load_is_of_one_moment_while_commits_run(store: Store) -> None:
         assert int(after[0].puts["left"]) == int(records["left"].value) + 1
     stop.set()
     await task
+
+
+async def test_a_load_of_spans_has_their_records_alone(store: Store) -> None:
+    names = ["a", "addr/x", "mac", "mac/", "mac/x/1", "mac/x/2", "mac0", "meta/epoch", "portset/a", "portset/z", "staged/mac/x"]
+    await store.commit([], dict.fromkeys(names, b"1"))
+
+    async def loaded(*spans: Span) -> list[str]:
+        snapshot = await store.load(spans)
+        assert snapshot.epoch.endswith(".1")
+        return [record.key async for batch in snapshot.batches for record in batch]
+
+    assert await loaded(*EVERYTHING) == names
+    assert await loaded(*all_but("staged/", "mac/")) == [name for name in names if not name.startswith(("mac/", "staged/"))]
+    assert await loaded(below("mac/"), below("portset/")) == ["mac/", "mac/x/1", "mac/x/2", "portset/a", "portset/z"]
+    assert await loaded(below("nothing/"), below("staged/"), below("zzz/")) == ["staged/mac/x"]
 
 
 async def test_the_epoch_stays_and_counts_restores(site: Site) -> None:

@@ -1,6 +1,7 @@
 """Reading the whole state at one revision, page by page; the next page is on its way while one is being used."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
 import grpc
@@ -9,7 +10,7 @@ from knitter_common.errors import Refused
 from knitter_etcd import rpc_pb2
 from knitter_manager.store.etcd.members import Member, Members
 from knitter_manager.store.etcd.txn import Layout, prefix_end
-from knitter_manager.store.protocol import Record, Snapshot, StoreDown
+from knitter_manager.store.protocol import Record, Snapshot, Span, StoreDown
 
 SCHEMA = 1
 
@@ -36,31 +37,40 @@ async def identify(members: Members, layout: Layout, new_id: str) -> str:
     return str(identity)
 
 
-async def snapshot(members: Members, layout: Layout, identity: str) -> Snapshot:
+async def snapshot(members: Members, layout: Layout, identity: str, spans: Sequence[Span]) -> Snapshot:
     """The state at the newest revision, linearizable."""
+    ranges = deque(_range_of(layout, span) for span in spans)
     request = rpc_pb2.TxnRequest()
     request.success.add().request_range.key = layout.data + b"meta/epoch"
-    request.success.add().request_range.CopyFrom(_page(layout, layout.data, 0, _FIRST))
+    request.success.add().request_range.CopyFrom(_page(*ranges[0], 0, _FIRST))
     response = await members.read(lambda member, timeout: member.kv.Txn(request, timeout=timeout))
     epoch, first = (answer.response_range for answer in response.responses)
     counter = epoch.kvs[0].value.decode() if epoch.kvs else "0"
     revision = response.header.revision
-    return Snapshot(f"{identity}.{counter}", revision, _batches(members, layout, revision, first))
+    return Snapshot(f"{identity}.{counter}", revision, _batches(members, len(layout.data), revision, first, ranges))
 
 
-async def _batches(members: Members, layout: Layout, revision: int, page: rpc_pb2.RangeResponse) -> AsyncIterator[Sequence[Record]]:
-    cut = len(layout.data)
+async def _batches(
+    members: Members, cut: int, revision: int, page: rpc_pb2.RangeResponse, ranges: deque[tuple[bytes, bytes]]
+) -> AsyncIterator[Sequence[Record]]:
+    """`page` is the first one of the first range; a record's key is what follows the first `cut` bytes."""
+    limit = _FIRST
     following: asyncio.Task[rpc_pb2.RangeResponse] | None = None
     try:
-        while page.kvs:
+        while ranges:
+            if page.kvs:
+                limit = min(max(_PAGE_BYTES * len(page.kvs) // page.ByteSize(), 1000), _MOST)
             if page.more:
-                fitting = _PAGE_BYTES * len(page.kvs) // page.ByteSize()
-                request = _page(layout, page.kvs[-1].key + b"\0", revision, min(max(fitting, 1000), _MOST))
+                ranges[0] = (page.kvs[-1].key + b"\0", ranges[0][1])
+            else:
+                ranges.popleft()
+            if ranges:
+                request = _page(*ranges[0], revision, limit)
                 following = asyncio.ensure_future(members.read(lambda member, timeout: _range(member, request, timeout)))  # noqa: B023
-            yield [Record(kv.key[cut:].decode(), kv.value, kv.mod_revision) for kv in page.kvs]
-            if following is None:
-                return
-            page, following = await following, None
+            if page.kvs:
+                yield [Record(kv.key[cut:].decode(), kv.value, kv.mod_revision) for kv in page.kvs]
+            if following is not None:
+                page, following = await following, None
     finally:
         if following is not None:
             following.cancel()
@@ -77,5 +87,10 @@ async def _range(member: Member, request: rpc_pb2.RangeRequest, seconds: float) 
     return response
 
 
-def _page(layout: Layout, key: bytes, revision: int, limit: int) -> rpc_pb2.RangeRequest:
-    return rpc_pb2.RangeRequest(key=key, range_end=prefix_end(layout.data), limit=limit, revision=revision)
+def _range_of(layout: Layout, span: Span) -> tuple[bytes, bytes]:
+    data = layout.data
+    return data + span.begin.encode(), data + span.end.encode() if span.end else prefix_end(data)
+
+
+def _page(begin: bytes, end: bytes, revision: int, limit: int) -> rpc_pb2.RangeRequest:
+    return rpc_pb2.RangeRequest(key=begin, range_end=end, limit=limit, revision=revision)

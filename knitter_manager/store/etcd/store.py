@@ -17,7 +17,7 @@ from knitter_manager.store.etcd import lead, load
 from knitter_manager.store.etcd.members import Member, Members, Tls
 from knitter_manager.store.etcd.txn import MOST, Layout, commit_outcome, commit_request, record
 from knitter_manager.store.etcd.watch import changes
-from knitter_manager.store.protocol import Commit, Condition, NotWriter, Record, Snapshot, StoreDown
+from knitter_manager.store.protocol import EVERYTHING, Commit, Condition, NotWriter, Record, Snapshot, Span, StoreDown
 
 _IN_FLIGHT = 256  # transactions at once; the time-out of the others begins when they are sent
 
@@ -83,9 +83,9 @@ class EtcdStore:
         """See Store."""
         return await self._tracked(lead.holder(self._members, self._layout))
 
-    async def load(self) -> Snapshot:
+    async def load(self, spans: Sequence[Span] = EVERYTHING) -> Snapshot:
         """See Store. Raises StoreDown also when the revision is compacted while the batches are read."""
-        return await self._tracked(load.snapshot(self._members, self._layout, self._identity))
+        return await self._tracked(load.snapshot(self._members, self._layout, self._identity, spans))
 
     async def get(self, keys: Sequence[str]) -> Mapping[str, Record]:
         """See Store."""

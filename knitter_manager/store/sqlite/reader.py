@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from knitter_manager.store.protocol import Commit, Compacted, Record, Snapshot, StoreDown
+from knitter_manager.store.protocol import Commit, Compacted, Record, Snapshot, Span, StoreDown
 from knitter_manager.store.sqlite import file, rows
 
 BATCH = 10_000  # records in one batch of a load
@@ -45,30 +45,31 @@ class Reader:
 
         return await self._run(read)
 
-    async def load(self) -> Snapshot:
-        """The whole state, from one read transaction that ends with its batches."""
+    async def load(self, spans: Sequence[Span]) -> Snapshot:
+        """The state, from one read transaction that ends with its batches."""
         connection = await self._call(partial(file.connect, self._path, query_only=True))
         self._loads.add(connection)
 
-        def begin() -> tuple[str, int, sqlite3.Cursor]:
+        def begin() -> tuple[str, int]:
             connection.execute("BEGIN")
             counter = connection.execute("SELECT value FROM records WHERE key = 'meta/epoch'").fetchone()
             epoch = f"{file.meta(connection, 'id')}.{counter[0].decode() if counter else 0}"
-            head = file.head(connection)
-            return epoch, head, connection.execute("SELECT key, value, revision FROM records ORDER BY key")
+            return epoch, file.head(connection)
 
         try:
-            epoch, head, cursor = await self._call(begin)
+            epoch, head = await self._call(begin)
         except BaseException:
             self._end_load(connection)
             raise
-        return Snapshot(epoch, head, self._batches(connection, cursor))
+        return Snapshot(epoch, head, self._batches(connection, spans))
 
-    async def _batches(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> AsyncIterator[Sequence[Record]]:
+    async def _batches(self, connection: sqlite3.Connection, spans: Sequence[Span]) -> AsyncIterator[Sequence[Record]]:
         make = partial(tuple.__new__, Record)
         try:
-            while batch := await self._call(lambda: list(map(make, cursor.fetchmany(BATCH)))):
-                yield batch
+            for span in spans:
+                cursor = await self._call(partial(rows.between, connection, span))
+                while batch := await self._call(lambda: list(map(make, cursor.fetchmany(BATCH)))):  # noqa: B023
+                    yield batch
         finally:
             self._end_load(connection)
 

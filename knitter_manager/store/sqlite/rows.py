@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from knitter_manager.store.protocol import Commit
+from knitter_manager.store.protocol import Commit, Span
 
 _SIZES = (256, 64, 16, 4, 1)
 _Row = tuple[object, ...]
@@ -46,6 +46,14 @@ def get(connection: sqlite3.Connection, keys: Iterable[str]) -> Iterator[tuple[s
     """Key, value and revision of each key that exists."""
     for size, part in _padded(keys):
         yield from connection.execute(_GET[size], part)
+
+
+def between(connection: sqlite3.Connection, span: Span) -> sqlite3.Cursor:
+    """Key, value and revision of each record in a span, in order of key."""
+    query = "SELECT key, value, revision FROM records WHERE key >= ?"
+    if span.end:
+        return connection.execute(f"{query} AND key < ? ORDER BY key", span)
+    return connection.execute(f"{query} ORDER BY key", (span.begin,))
 
 
 def first_after(connection: sqlite3.Connection, prefix: str) -> tuple[str, bytes, int] | None:

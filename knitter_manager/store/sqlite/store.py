@@ -7,7 +7,7 @@ from typing import Self
 
 from knitter_common.inotify import ATTRIB, Inotify
 from knitter_manager.store.feed import Tail
-from knitter_manager.store.protocol import Commit, Condition, NotWriter, Record, Snapshot, StoreDown
+from knitter_manager.store.protocol import EVERYTHING, Commit, Condition, NotWriter, Record, Snapshot, Span, StoreDown
 from knitter_manager.store.sqlite import file
 from knitter_manager.store.sqlite.lock import LockFile
 from knitter_manager.store.sqlite.reader import Reader
@@ -80,9 +80,9 @@ class SqliteStore:
         except OSError as error:
             raise StoreDown(f"{self._lock.path}: {error}") from error
 
-    async def load(self) -> Snapshot:
+    async def load(self, spans: Sequence[Span] = EVERYTHING) -> Snapshot:
         """See Store. A load that is not read to its end keeps the log of the file from shrinking."""
-        return await self._reader.load()
+        return await self._reader.load(spans)
 
     async def get(self, keys: Sequence[str]) -> Mapping[str, Record]:
         """See Store."""
