@@ -2,9 +2,10 @@
 
     install_plugin.py [--python PATH] [--socket PATH] [--state PATH] DEST
 
-The file is `knitter_cni/plugin.py` with a first line that names the interpreter. Python compiles a script anew at each start,
-which for this one takes longer than the call itself (docs/cni-plugin.md has the figures), so the file carries the code compiled by
-that very interpreter, and the source for the day on which the interpreter is replaced by another version.
+The file carries `knitter_cni/plugin.py` compiled, because Python compiles a script anew at each start, which for this one takes
+longer than the call itself (docs/cni-plugin.md has the figures). Its first line names the interpreter and gives it, with `-c`, a
+statement that runs the head of the file, a few lines: they load the code made by that very interpreter, or compile the source on
+the day on which the interpreter has been replaced by another version.
 
 It is written beside DEST, synced and renamed, so that a runtime that calls DEST at any moment runs the old one or the new one.
 """
@@ -20,6 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DISTRIBUTION = "/usr/bin/python3"
 # Linux before 5.1 cuts a script's first line after this many octets.
 LONGEST_FIRST_LINE = 127
+# The length of the file's head, which is text and ends with the loader. A runtime may start the plugin just when it is replaced by
+# another release, whose head is then read by this release's first line: it never changes.
+HEAD = 1024
 
 # Run by the interpreter that will run the plugin: source in, its magic number and its compiled code out. Without line tables: the
 # plugin shows no traceback, and unpacking them would be a part of every call.
@@ -34,14 +38,18 @@ code = compile(sys.stdin.buffer.read(), "knitter-cni", "exec", dont_inherit=True
 sys.stdout.buffer.write(_frozen_importlib_external.MAGIC_NUMBER + marshal.dumps(bare(code)))
 """
 
-TEMPLATE = """\
-#!{python} -IS
+FIRST_LINE = "#!{python} -IScimport sys;f=open(sys.argv[1],'rb',0);exec(f.read({head}))"
+REST = """
 # Knitter's CNI plugin {version}, made from knitter_cni/plugin.py by deploy/install_plugin.py; see docs/cni-plugin.md.
-import _frozen_importlib_external, marshal
-if _frozen_importlib_external.MAGIC_NUMBER == {magic!r}:
-    exec(marshal.loads({code!r}))
+# The first line runs this head; behind it lie the compiled code and the source.
+import _frozen_importlib_external as m, marshal
+if m.MAGIC_NUMBER == {magic!r}:
+    c = marshal.loads(f.read({code_size}))
 else:
-    exec(compile({source!r}, "knitter-cni", "exec", dont_inherit=True, optimize=2))
+    f.seek({source_place})
+    c = compile(f.read(), "knitter-cni", "exec", dont_inherit=True, optimize=2)
+f.close()
+exec(c)
 """
 
 
@@ -57,8 +65,13 @@ def own_python() -> str:
 
 def executable(python: str, source: bytes, version: str) -> bytes:
     """The file's content. Raises SystemExit when `python` cannot run it."""
-    if len(f"#!{python} -IS") > LONGEST_FIRST_LINE or any(letter.isspace() for letter in python):
-        raise SystemExit(f"{python}: too long for a script's first line, or with white space; give another with --python")
+    first_line = FIRST_LINE.format(python=python, head=HEAD)
+    if len(first_line) > LONGEST_FIRST_LINE or any(letter.isspace() for letter in python):
+        most = LONGEST_FIRST_LINE - len(first_line) + len(python)
+        raise SystemExit(
+            f"{python}: longer than the {most} octets that a script's first line has for it, or with white space; "
+            "give another with --python, such as a link to it"
+        )
     try:
         done = subprocess.run([python, "-IS", "-c", COMPILE], input=source, capture_output=True, check=True)
     except OSError as error:
@@ -66,7 +79,10 @@ def executable(python: str, source: bytes, version: str) -> bytes:
     except subprocess.CalledProcessError as error:
         raise SystemExit(f"{python}: cannot compile the plugin: {error.stderr.decode(errors='replace').strip()}") from error
     magic, code = done.stdout[:4], done.stdout[4:]
-    return TEMPLATE.format(python=python, version=version, magic=magic, code=code, source=source.decode()).encode()
+    rest = REST.format(version=version, magic=magic, code_size=len(code), source_place=HEAD + len(code))
+    head = (first_line + rest).encode()
+    assert len(head) <= HEAD, f"{len(head)} octets where {HEAD} have room"
+    return head.ljust(HEAD, b"\n") + code + source
 
 
 def with_path(source: bytes, name: str, path: str) -> bytes:

@@ -22,8 +22,16 @@ def fine(peer: Connection) -> None:
     peer.drain()
 
 
-def interpreter(plugin: Plugin) -> str:
-    return plugin.path.read_bytes().split(b"\n", 1)[0].removeprefix(b"#!").split()[0].decode()
+def interpreter(plugin: Plugin) -> tuple[str, str]:
+    """What the plugin's first line says: the interpreter and its one argument."""
+    python, argument = plugin.path.read_bytes().split(b"\n", 1)[0].removeprefix(b"#!").decode().split(" ", 1)
+    return python, argument
+
+
+def telling_imports(plugin: Plugin) -> tuple[str, ...]:
+    """The arguments of a call that tells on standard error what it imports."""
+    python, argument = interpreter(plugin)
+    return python, "-X", "importtime", argument, str(plugin.path)
 
 
 def imported(stderr: bytes) -> set[str]:
@@ -33,16 +41,16 @@ def imported(stderr: bytes) -> set[str]:
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
 def test_a_call_that_is_answered_imports_nothing_but_the_socket(plugin: Plugin, verb: str) -> None:
-    python = interpreter(plugin)
-    empty = subprocess.run([python, "-X", "importtime", "-IS", os.devnull], capture_output=True, check=True)
+    python, _ = interpreter(plugin)
+    empty = subprocess.run([python, "-X", "importtime", "-IS", "-c", "pass"], capture_output=True, check=True)
     with Peer(plugin.socket, fine):
-        outcome = plugin.run(verb, arguments=(python, "-X", "importtime", "-IS", str(plugin.path)))
+        outcome = plugin.run(verb, arguments=telling_imports(plugin))
     assert outcome.stdout == b"fine"
     assert imported(outcome.stderr) - imported(empty.stderr) <= {"_socket"}
 
 
 def test_a_del_that_is_kept_imports_no_library(plugin: Plugin) -> None:
-    outcome = plugin.run("DEL", arguments=(interpreter(plugin), "-X", "importtime", "-IS", str(plugin.path)))
+    outcome = plugin.run("DEL", arguments=telling_imports(plugin))
     assert outcome.code == 0
     assert not imported(outcome.stderr) & {"json", "socket", "re", "enum", "os", "grpc", "struct", "signal"}
 
@@ -60,7 +68,7 @@ def test_another_interpreter_version_runs_the_source(plugin: Plugin) -> None:
     before, found, after = content.partition(b"MAGIC_NUMBER == b'")
     assert found
     other = plugin.directory / "knitter-cni"
-    other.write_bytes(before + found + b"another" + after.replace(b"marshal.loads", b"not_to_be_called", 1))
+    other.write_bytes(before + found + b"x" + after[1:].replace(b"marshal.loads", b"must_not_call", 1))
     other.chmod(0o755)
     with Peer(plugin.socket, fine):
         outcome = plugin.run("ADD", arguments=(str(other),))

@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +23,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """/opt/knitter of the agent's image."""
-    home = tmp_path_factory.mktemp("home")
-    python = host_python.make(f"{home}/python-{{id}}", Path("/"))
-    subprocess.run([sys.executable, DEPLOY / "install_plugin.py", "--python", python, home / "knitter-cni"], check=True)
-    return home
+def home() -> Iterator[Path]:
+    """/opt/knitter of the agent's image, at a path that a script's first line has room for."""
+    with tempfile.TemporaryDirectory(prefix="kn-") as directory:
+        home = Path(directory)
+        python = host_python.make(f"{home}/python-{{id}}", Path("/"))
+        subprocess.run([sys.executable, DEPLOY / "install_plugin.py", "--python", python, home / "knitter-cni"], check=True)
+        yield home
 
 
 def call(host: Path, verb: str) -> "subprocess.CompletedProcess[str]":
