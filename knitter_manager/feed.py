@@ -1,7 +1,7 @@
 """Follows the store's changes: brings the state up to date with what others wrote, and tells subscribers.
 
-The newest commits are kept in a ring that all subscribers read, each at its own pace; one that falls out of it reads the store's
-log, and where that is gone too it begins anew with a snapshot. Nothing is queued per subscriber.
+What the newest commits mean to those outside is kept in a ring that all subscribers read, each at its own pace; one that falls
+out of it reads the store's log, and where that is gone too it begins anew with a snapshot. Nothing is queued per subscriber.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from knitter_manager.store.protocol import Commit, Compacted, Store, StoreDown
 
 log = structlog.get_logger()
 
-RING = 20_000  # commits
+RING = 20_000  # commits and their records, together
 
 _OBJECTS: dict[str, str] = {  # family of keys → field of Change
     "portset": "port_set",
@@ -40,7 +40,8 @@ class Feed:
         self, store: Store, cluster: Cluster, standing: Standing, clock: Callable[[], float], empty: Callable[[], Cluster]
     ) -> None:
         self._store, self._cluster, self._standing, self._clock, self.empty = store, cluster, standing, clock, empty
-        self._ring: deque[Commit] = deque(maxlen=RING)
+        self._ring: deque[Commit] = deque()
+        self._weight = 0  # of what is in the ring
         self._news = asyncio.Event()
         self._stale = False  # the state must be loaded anew
 
@@ -53,6 +54,7 @@ class Feed:
         self._cluster.become(loaded)
         self._cluster.epoch = self._standing.epoch
         self._ring.clear()
+        self._weight = 0
         self._stale = False
         self.wake()
 
@@ -93,8 +95,16 @@ class Feed:
             self._cluster.told(commit, now)
             if EPOCH in commit.puts:
                 self._cluster.epoch = self._standing.epoch
-            self._ring.append(commit)
+            self._remember(commit)
         self.wake()
+
+    def _remember(self, commit: Commit) -> None:
+        """The newest stays, however large."""
+        shown = _shown(commit)
+        self._ring.append(shown)
+        self._weight += shown.weight
+        while self._weight > RING and len(self._ring) > 1:
+            self._weight -= self._ring.popleft().weight
 
     async def until(self, revision: int) -> None:
         """Until the state has everything up to that revision."""
@@ -141,6 +151,12 @@ class Feed:
                 yield commits
                 if commits[-1].revision >= goal:
                     return
+
+
+def _shown(commit: Commit) -> Commit:
+    """Without the records that nobody outside is told of, which are most."""
+    puts = {key: value for key, value in commit.puts.items() if key.partition("/")[0] in _OBJECTS}
+    return Commit(commit.revision, puts, tuple(key for key in commit.deletes if key.partition("/")[0] in _OBJECTS))
 
 
 def changes_of(commit: Commit) -> Iterator[types.Change]:

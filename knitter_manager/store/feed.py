@@ -5,16 +5,17 @@ from collections.abc import Sequence
 
 from knitter_manager.store.protocol import Commit, StoreDown
 
-# Commits kept for followers that lag a little; who lags more reads the log.
-TAIL = 4096
+# Commits and their records, together, kept for followers that lag a little; who lags more reads the log.
+TAIL = 16_384
 
 
 class Tail:
-    """Commits with consecutive revisions: `after` < revision <= `head`."""
+    """Commits with consecutive revisions: `after` < revision <= `head`. They weigh less than twice `limit`, or are one."""
 
     def __init__(self, head: int, limit: int = TAIL) -> None:
         self.head = self.after = head
         self._limit = limit
+        self._weight = 0
         self._commits: list[Commit] = []
         self._news = asyncio.Event()
         self._lost = False
@@ -25,18 +26,28 @@ class Tail:
         if not commits:
             return
         if self._lost or commits[0].revision != self.head + 1:
-            self._commits.clear()
+            self.forget(self.head)
             self.after = commits[0].revision - 1
             self._lost = False
         self._commits.extend(commits)
+        self._weight += sum(commit.weight for commit in commits)
         self.head = commits[-1].revision
-        if len(self._commits) > 2 * self._limit:
-            self.forget(self.head - self._limit)
+        if self._weight >= 2 * self._limit:
+            self.forget(self._before_newest())
         self.wake()
+
+    def _before_newest(self) -> int:
+        """The revision before the newest commits that are within the limit, of which there is one at least."""
+        weight = 0
+        for commit in reversed(self._commits):
+            weight += commit.weight
+            if weight > self._limit and commit.revision < self.head:
+                return commit.revision
+        return self.after
 
     def restart(self, head: int) -> None:
         """The head is known to be this one; nothing before it is told here."""
-        self._commits.clear()
+        self.forget(self.head)
         self.head = self.after = head
         self._lost = False
         self.wake()
@@ -50,6 +61,7 @@ class Tail:
         """Drops the commits up to `revision`."""
         count = min(revision, self.head) - self.after
         if count > 0:
+            self._weight -= sum(commit.weight for commit in self._commits[:count])
             del self._commits[:count]
             self.after += count
 

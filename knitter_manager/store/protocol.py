@@ -52,6 +52,11 @@ class Commit:
     puts: Mapping[str, bytes] = field(default_factory=dict)
     deletes: tuple[str, ...] = ()
 
+    @property
+    def weight(self) -> int:
+        """What it costs to keep it: one for itself and one for each record."""
+        return 1 + len(self.puts) + len(self.deletes)
+
 
 class Span(NamedTuple):
     """The keys from `begin` to `end`, without `end` itself; "" as the end means to the last."""
