@@ -1,7 +1,8 @@
 """A manager with very many held addresses, one to a set, on SQLite: memory per held address, and the time until it serves.
 
 The file is made once and kept in $KNITTER_BENCH_CACHE, else in the folder for temporary files. Memory is what a manager that has
-started on it has more than one that has started on an empty file; and what one has more once it has allocated by itself.
+started on it has more than one that has started on an empty file; and what one has more once it has allocated so many by itself,
+after it has filled what is bounded: the feed's ring, the store's tail, caches.
 
     ipam_scale.py [--json] [--held N] [--allocated N]
 """
@@ -36,6 +37,7 @@ from knitter_manager.store.sqlite.file import SCHEMA  # noqa: E402
 ROUNDS = 3
 COMMIT = 3000  # records in one commit while the file is made
 SLICE = 10_000  # allocations that the client makes at once
+FILLING = 30_000  # allocations until what is bounded is full
 MEMORY_AIM = 700  # bytes for each held address
 START_AIM = 10.0  # seconds for each million
 
@@ -63,14 +65,14 @@ async def _make(path: Path, found: Sequence[Record]) -> None:
     await store.close()
 
 
-async def allocate(address: str, count: int) -> None:
-    """Has a manager allocate for so many pods."""
+async def allocate(address: str, first: int, after: int) -> None:
+    """Has a manager allocate for the pods of these numbers."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = manager_pb2_grpc.ManagerServiceStub(channel)
         message = network_to_proto(bench_network("held", "11.0.0.0/8"))
         await stub.CreateNetwork(manager_pb2.CreateNetworkRequest(network=message))
-        for begin in range(0, count, SLICE):
-            await stream(stub, [_operation(number) for number in range(begin, min(count, begin + SLICE))], 16)
+        for begin in range(first, after, SLICE):
+            await stream(stub, [_operation(number) for number in range(begin, min(after, begin + SLICE))], 16)
 
 
 def _operation(number: int) -> manager_pb2.AllocationOperation:
@@ -106,17 +108,21 @@ def started(path: Path, held: int) -> tuple[Row, Row]:
 def grown_by(count: int) -> Row:
     """Memory that allocating takes."""
     with tempfile.TemporaryDirectory(prefix="knitter-bench-") as home, ManagerProcess(Path(home)) as manager:
+        empty = manager.resident()
+        asyncio.run(allocate(manager.address, 0, FILLING))
         before = manager.resident()
-        asyncio.run(allocate(manager.address, count))
+        asyncio.run(allocate(manager.address, FILLING, FILLING + count))
         size = (manager.resident() - before) / count
-    return Row(f"memory for each held address, {count:,} allocated", note=f"{size:.0f} bytes, feed and caches included")
+    bounded = (before - empty - FILLING * size) / 2**20
+    note = f"{size:.0f} bytes; aim {MEMORY_AIM}; what is bounded takes {bounded:.0f} MiB"
+    return Row(f"memory for each further one of {count:,} allocated", note=note)
 
 
 def main() -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--held", type=int, default=200_000, help="held addresses in the file")
-    parser.add_argument("--allocated", type=int, default=50_000, help="addresses that a manager allocates by itself")
+    parser.add_argument("--allocated", type=int, default=100_000, help="addresses that a manager allocates by itself")
     arguments, _ = parser.parse_known_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     path = asyncio.run(prepared(arguments.held))
