@@ -73,7 +73,7 @@ cmd_verify() {
 # Debian packages that the real parts of the tests come from; a test without its part skips and says why.
 test_packages() {
   apt_need ip iproute2 nft nftables ping iputils-ping etcd etcd-server etcdctl etcd-client containerd containerd runc runc busybox busybox-static \
-    /usr/lib/cni/bridge containernetworking-plugins buildah buildah || say "some tests will be skipped"
+    /usr/lib/cni/bridge containernetworking-plugins buildah buildah patchelf patchelf || say "some tests will be skipped"
 }
 
 cmd_pytest() { "$python" -m pytest "$@"; }
