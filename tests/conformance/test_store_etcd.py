@@ -169,6 +169,21 @@ async def test_a_killed_leader_costs_seconds_and_nothing_else(cluster: Cluster, 
     cluster.start(leader)
 
 
+async def test_a_member_that_dies_between_two_renewals_costs_the_writer_nothing(cluster: Cluster, three: Site) -> None:
+    store = await three.open(lease=Seconds(3))
+    lost = await store.acquire_writer("one:1")
+    lead = store._lead  # type: ignore[attr-defined]
+    renewed = lead._until
+    while lead._until == renewed:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    cluster.kill(store._members._present)  # type: ignore[attr-defined]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(lost.wait(), 4)
+    assert lead.holds
+    await persist(store, "a", 5)
+    assert await store.writer() == "one:1"
+
+
 async def test_without_a_quorum_everything_says_so_in_time_and_comes_back(cluster: Cluster, three: Site) -> None:
     store = await three.open_writer("one:1")
     first = await persist(store, "before", 5)

@@ -40,20 +40,22 @@ class Lead:
 
     async def _keep(self) -> None:
         """Renews the lease at whichever member answers, until it is gone; often, so that most of it is left for an election."""
-        why = "the lease ran out while the cluster did not answer"
+        why = "a defect ended the renewals"
         try:
             while (left := self._until - time.monotonic()) > 0:
                 try:
                     await self._renew(await self._members.ready(left))
-                except (grpc.aio.AioRpcError, StoreDown) as error:
+                except StoreDown as error:
                     log.warning("the writer's lease could not be renewed", error=str(error))
                     await asyncio.sleep(min(self._ttl / 20, max(self._until - time.monotonic(), 0)))
+            why = "the lease ran out while the cluster did not answer"
         except _Gone:
             why = "the lease is gone"
-        self.lose(why)
+        finally:
+            self.lose(why)
 
     async def _renew(self, member: Member) -> None:
-        """Renews over one stream until that fails. Raises _Gone, AioRpcError, StoreDown."""
+        """Renews over one stream until that fails. Raises _Gone, StoreDown."""
         stream = member.lease.LeaseKeepAlive(metadata=REQUIRE_LEADER)
         try:
             while True:
@@ -62,16 +64,14 @@ class Lead:
                     await stream.write(rpc_pb2.LeaseKeepAliveRequest(ID=self._lease))
                     answer = await stream.read()
                 if answer is grpc.aio.EOF:
-                    return
+                    raise TimeoutError("it ended the stream")
                 if answer.TTL <= 0:
                     raise _Gone
                 self._until = asked + answer.TTL
                 await asyncio.sleep(answer.TTL / _TIMES)
-        except (grpc.aio.AioRpcError, TimeoutError) as error:
+        except (grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError) as error:  # the last: it ended between two renewals
             self._members.leave(member)
-            if isinstance(error, TimeoutError):
-                raise StoreDown(f"etcd {member.endpoint} did not renew the lease in time") from error
-            raise
+            raise StoreDown(f"etcd {member.endpoint} did not renew the lease: {error!r}") from error
         finally:
             stream.cancel()
 
