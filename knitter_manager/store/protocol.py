@@ -117,7 +117,8 @@ class NotWriter(Exception):
 
 
 class StoreDown(Exception):
-    """The store cannot be reached or its disk fails. A commit that was under way may or may not have happened."""
+    """The store cannot be reached or its disk fails. A commit that was under way may or may not have happened: a `get` that begins
+    afterwards tells, and what it does not show will not come any more."""
 
 
 class Store(Protocol):

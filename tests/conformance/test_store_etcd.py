@@ -4,9 +4,10 @@ import asyncio
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.etcd import Cluster, shared
@@ -17,6 +18,7 @@ from knitter_common.errors import Refused, Unavailable
 from knitter_common.settings import Seconds
 from knitter_manager.store import Store, StoreSettings, open_store
 from knitter_manager.store.etcd import load
+from knitter_manager.store.etcd.members import Member
 from knitter_manager.store.protocol import AtRevision, Commit, Compacted, Conflict, NotWriter, PrefixEmpty, StoreDown
 from knitter_manager.store.sqlite import Retention
 
@@ -119,6 +121,37 @@ async def test_a_commit_under_way_when_the_lease_ends_is_fenced(site: Site) -> N
         await one.commit([AtRevision("a", 0)], {"a": b"1"})
     assert lost.is_set()
     assert await everything(two) == {}
+
+
+async def test_what_a_read_has_not_found_after_an_unanswered_commit_never_comes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await site.open()
+    lost = await store.acquire_writer("one:1")
+    members = store._members  # type: ignore[attr-defined]
+    late: list[Callable[[], Awaitable[Any]]] = []
+
+    async def on_its_way(call: Callable[[Member, float], Awaitable[Any]]) -> Any:
+        member = await members.ready(1.0)
+        late.append(lambda: call(member, 5.0))
+        raise StoreDown("no answer")
+
+    monkeypatch.setattr(members, "write", on_its_way)
+    with pytest.raises(StoreDown):
+        await store.commit([AtRevision("a", 0)], {"a": b"late"})
+    monkeypatch.undo()
+    running = [asyncio.ensure_future(store.commit([], {f"b{number}": b""})) for number in range(50)]
+    assert await store.get(["a"]) == {}
+    assert not (await late[0]()).succeeded
+    await asyncio.gather(*running)
+    await store.commit([AtRevision("a", 0)], {"a": b"new"})
+    assert (await everything(store)).keys() == {"a", *(f"b{number}" for number in range(50))}
+    assert not lost.is_set()
+    assert await store.writer() == "one:1"
+    await asyncio.sleep(2 * LEASE)  # the key still hangs on its lease
+    assert not lost.is_set()
+    shared().ctl("lease", "revoke", f"{store._lead._lease:x}")  # type: ignore[attr-defined]
+    assert await store.writer() == ""
 
 
 async def test_a_lease_that_is_revoked_from_outside_is_noticed(site: Site) -> None:

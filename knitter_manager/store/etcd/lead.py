@@ -2,7 +2,8 @@
 
 The lease is kept alive by a task of its own. When the loop is blocked, the process stopped or the cluster away for longer than the
 lease, we stop being the writer by our own clock, not later than etcd lets another one begin; and whatever a delayed packet may
-still carry fails on the fence: each transaction compares the revision at which our key was made.
+still carry fails on the fence: each transaction compares the revision at which our key was written last. It is written again, which
+moves the fence, where a commit was not answered and must not happen after all once the state has been read.
 """
 
 import asyncio
@@ -24,12 +25,13 @@ log = structlog.get_logger()
 
 
 class Lead:
-    """The time of one process as the writer. `fence` is the create revision of its key; `lost` is set when it ends."""
+    """The time of one process as the writer. `place` is the create revision of its key, `fence` the revision at which it was
+    written last; `lost` is set when it ends."""
 
-    def __init__(self, members: Members, lease: int, ttl: float, began: float, fence: int) -> None:
-        self._members, self._lease, self._ttl = members, lease, ttl
+    def __init__(self, members: Members, layout: Layout, name: str, lease: int, ttl: float, began: float, place: int) -> None:
+        self._members, self._layout, self._name, self._lease, self._ttl = members, layout, name, lease, ttl
         self._until = began + ttl
-        self.fence = fence
+        self.place = self.fence = place
         self.lost = asyncio.Event()
         self._task = asyncio.ensure_future(self._keep())
 
@@ -75,6 +77,18 @@ class Lead:
         finally:
             stream.cancel()
 
+    async def refence(self) -> None:
+        """Nothing that was sent before can happen any more once this returns. Raises StoreDown."""
+        request = rpc_pb2.TxnRequest()
+        compare = rpc_pb2.Compare(target=rpc_pb2.Compare.CREATE, key=self._layout.writer, create_revision=self.place)
+        request.compare.append(compare)
+        _name_in(request, self._layout, self._name, self._lease)
+        response = await self._members.read(lambda member, time_left: member.kv.Txn(request, timeout=time_left))
+        if response.succeeded:
+            self.fence = max(self.fence, response.header.revision)
+        else:
+            self.lose("another one writes")
+
     def lose(self, why: str) -> None:
         """Stops being the writer."""
         if not self.lost.is_set():
@@ -102,7 +116,7 @@ async def acquire(members: Members, layout: Layout, name: str, ttl: float) -> Le
                 lambda member, time_left: member.kv.Txn(_claim(layout, name, lease.ID), timeout=time_left)  # noqa: B023
             )
             if response.succeeded:
-                lead = Lead(members, lease.ID, float(lease.TTL), began, response.header.revision)
+                lead = Lead(members, layout, name, lease.ID, float(lease.TTL), began, response.header.revision)
                 return lead
         finally:
             if lead is None:
@@ -128,10 +142,14 @@ async def revoke(members: Members, lease: int) -> None:
 def _claim(layout: Layout, name: str, lease: int) -> rpc_pb2.TxnRequest:
     request = rpc_pb2.TxnRequest()
     request.compare.add(result=rpc_pb2.Compare.EQUAL, target=rpc_pb2.Compare.CREATE, key=layout.writer, create_revision=0)
-    put = request.success.add().request_put
-    put.key, put.value, put.lease = layout.writer, name.encode(), lease
+    _name_in(request, layout, name, lease)
     request.failure.add().request_range.key = layout.writer
     return request
+
+
+def _name_in(request: rpc_pb2.TxnRequest, layout: Layout, name: str, lease: int) -> None:
+    put = request.success.add().request_put
+    put.key, put.value, put.lease = layout.writer, name.encode(), lease
 
 
 async def _until_free(members: Members, layout: Layout, since: int) -> None:

@@ -15,7 +15,7 @@ from knitter_common.errors import Unavailable
 from knitter_etcd import rpc_pb2
 from knitter_manager.store.etcd import lead, load
 from knitter_manager.store.etcd.members import Member, Members, Tls
-from knitter_manager.store.etcd.txn import MOST, Layout, commit_outcome, commit_request, record
+from knitter_manager.store.etcd.txn import MOST, Layout, Refenced, commit_outcome, commit_request, record
 from knitter_manager.store.etcd.watch import changes
 from knitter_manager.store.protocol import EVERYTHING, Commit, Condition, NotWriter, Record, Snapshot, Span, StoreDown
 
@@ -35,6 +35,8 @@ class EtcdStore:
         self._lead: lead.Lead | None = None
         self._acquiring = asyncio.Lock()
         self._slots = asyncio.Semaphore(_IN_FLIGHT)
+        self._doubt = False  # a commit under the present fence was not answered
+        self._fencing = asyncio.Lock()
         self._tasks: set[asyncio.Future[Any]] = set()
         self._open = True
 
@@ -75,6 +77,7 @@ class EtcdStore:
                 if self._lead is not None:
                     await self._lead.end()
                 self._lead = await lead.acquire(self._members, self._layout, name, self._ttl)
+                self._doubt = False
                 if self._age is not None:
                     self._keep(self._tidy(self._lead, self._age))
             return self._lead.lost
@@ -92,6 +95,7 @@ class EtcdStore:
         return await self._tracked(self._get(keys))
 
     async def _get(self, keys: Sequence[str]) -> dict[str, Record]:
+        await self._settle()
         found: dict[str, Record] = {}
         for begin in range(0, len(keys), MOST):
             request = rpc_pb2.TxnRequest()
@@ -103,6 +107,18 @@ class EtcdStore:
                     one = record(self._layout, kv)
                     found[one.key] = one
         return found
+
+    async def _settle(self) -> None:
+        """What was sent and not answered has happened by now, or never does: a read tells which."""
+        async with self._fencing:
+            leading = self._lead
+            if self._doubt and leading is not None and leading.holds:
+                self._doubt = False
+                try:
+                    await leading.refence()
+                except BaseException:
+                    self._doubt = True
+                    raise
 
     async def commit(self, conditions: Sequence[Condition], puts: Mapping[str, bytes], deletes: Sequence[str] = ()) -> int:
         """See Store. Commits under way at once are judged in any order. A commit whose caller is cancelled goes on.
@@ -124,14 +140,23 @@ class EtcdStore:
         return await self._tracked(self._send(leading, conditions, request), shielded=True)
 
     async def _send(self, leading: lead.Lead, conditions: Sequence[Condition], request: rpc_pb2.TxnRequest) -> int:
-        async with self._slots:
-            response = await self._members.write(lambda member, timeout: member.kv.Txn(request, timeout=timeout))
-        outcome = commit_outcome(self._layout, leading.fence, conditions, response)
-        if isinstance(outcome, int):
-            return outcome
-        if isinstance(outcome, NotWriter):
-            leading.lose("another one writes")
-        raise outcome
+        while True:
+            async with self._slots:
+                request.compare[0].mod_revision = fence = leading.fence
+                try:
+                    response = await self._members.write(lambda member, timeout: member.kv.Txn(request, timeout=timeout))
+                except (StoreDown, asyncio.CancelledError):
+                    self._doubt = True
+                    raise
+            outcome = commit_outcome(self._layout, leading.place, fence, conditions, response)
+            if isinstance(outcome, int):
+                return outcome
+            if isinstance(outcome, Refenced):
+                leading.fence = max(leading.fence, outcome.fence)
+                continue
+            if isinstance(outcome, NotWriter):
+                leading.lose("another one writes")
+            raise outcome
 
     async def changes(self, after: int) -> AsyncGenerator[Sequence[Commit], None]:
         """See Store."""

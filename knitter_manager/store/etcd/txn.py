@@ -1,7 +1,7 @@
 """A commit as one etcd transaction, and what its answer means. Pure.
 
-The first comparison is the fence: the key `writer` was made by the revision at which we became the writer. The others are the
-commit's conditions. When one fails etcd reads, in the same transaction, every key that was compared, so the Conflict tells what
+The first comparison is the fence: the key `writer` is at the revision at which we wrote it last. The others are the commit's
+conditions. When one fails etcd reads, in the same transaction, every key that was compared, so the Conflict tells what
 really was. etcd counts comparisons, writes and reads each on its own against --max-txn-ops (128); more writes go into transactions
 inside the transaction.
 """
@@ -16,7 +16,6 @@ from knitter_manager.store.protocol import Condition, Conflict, NotWriter, Prefi
 MOST = 128  # etcd's default of --max-txn-ops
 
 _EQUAL = rpc_pb2.Compare.EQUAL
-_CREATE = rpc_pb2.Compare.CREATE
 _MOD = rpc_pb2.Compare.MOD
 
 
@@ -51,10 +50,10 @@ def prefix_end(prefix: bytes) -> bytes:
 def commit_request(
     layout: Layout, fence: int, conditions: Sequence[Condition], puts: Mapping[str, bytes], deletes: Sequence[str]
 ) -> rpc_pb2.TxnRequest:
-    """`fence` is the create revision of the writer's key."""
+    """`fence` is the revision of the writer's key."""
     data = layout.data
     request = rpc_pb2.TxnRequest()
-    request.compare.add(result=_EQUAL, target=_CREATE, key=layout.writer, create_revision=fence)
+    request.compare.add(result=_EQUAL, target=_MOD, key=layout.writer, mod_revision=fence)
     request.failure.add().request_range.key = layout.writer
     for condition in conditions:
         read = request.failure.add().request_range
@@ -93,16 +92,25 @@ def _parts(request: rpc_pb2.TxnRequest, compared: int, writes: int) -> Iterator[
     raise ValueError(f"{writes} writes under {compared - 1} conditions are more than etcd takes at once")
 
 
+@dataclass(frozen=True, slots=True)
+class Refenced:
+    """Nothing was done, since the fence has moved to this revision; we are the writer still."""
+
+    fence: int
+
+
 def commit_outcome(
-    layout: Layout, fence: int, conditions: Sequence[Condition], response: rpc_pb2.TxnResponse
-) -> int | Conflict | NotWriter:
-    """The revision, or why it was refused."""
+    layout: Layout, place: int, fence: int, conditions: Sequence[Condition], response: rpc_pb2.TxnResponse
+) -> int | Conflict | NotWriter | Refenced:
+    """The revision, or why it was refused. `place` is the create revision of our key, `fence` what was compared."""
     if response.succeeded:
         return response.header.revision
     found = [answer.response_range.kvs for answer in response.responses]
     writer = found[0]
-    if not writer or writer[0].create_revision != fence:
+    if not writer or writer[0].create_revision != place:
         return NotWriter(writer[0].value.decode() if writer else "")
+    if writer[0].mod_revision != fence:
+        return Refenced(writer[0].mod_revision)
     for condition, kvs in zip(conditions, found[1:], strict=True):
         current = record(layout, kvs[0]) if kvs else None
         if isinstance(condition, PrefixEmpty):
