@@ -63,7 +63,8 @@ class Core:
         self.restore = Restore(
             store, self.cluster, self.committer, self.feed, self.standing, self.role, self.recovery, self.feed.empty
         )
-        self.role.resume = self.restore.resume
+        self.role.resume = self._resume
+        self.feed.going_back = self.recovery.going_back
         self.planner = Planner(self.cluster, settings.limits, clock, wall)
         self.jobs = Jobs(store, self.cluster, self.committer, clock)
         may_write, allowed = self.role.may_write, self.role.allowed
@@ -84,6 +85,11 @@ class Core:
         self.sweeper = Sweeper(self.cluster, self.committer, self.sets, self.segments, settings.rest, clock, wall)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[Any]] = []
+
+    async def _resume(self) -> None:
+        """Before this manager writes: what others have left half done, and what it has seen itself."""
+        await self.restore.resume()
+        await self.recovery.resume()
 
     def _sticky_until(self) -> int:
         ttl = self.settings.sticky_ttl

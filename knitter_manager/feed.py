@@ -44,12 +44,15 @@ class Feed:
         self._weight = 0  # of what is in the ring
         self._news = asyncio.Event()
         self._stale = False  # the state must be loaded anew
+        self.going_back: Callable[[], None] = lambda: None  # called before a state is loaded that is older than the present one
 
     async def load(self) -> None:
         """Brings the state up from the store, in place of what it was. Raises StoreDown; then it is as before."""
         snapshot = await self._store.load(WANTED)
         loaded = self.empty()
         await loaded.load(snapshot.epoch, snapshot.revision, snapshot.batches, self._clock())
+        if snapshot.revision < self._cluster.revision:
+            self.going_back()
         self._standing.store_id = snapshot.epoch.rpartition(".")[0]
         self._cluster.become(loaded)
         self._cluster.epoch = self._standing.epoch

@@ -26,6 +26,7 @@ class Recovery:
     def __init__(self, store: Store, cluster: Cluster, feed: Feed, standing: Standing, role: Role) -> None:
         self._store, self._cluster, self._feed, self._standing, self._role = store, cluster, feed, standing, role
         self._lock = asyncio.Lock()
+        self._before: tuple[str, set[str]] | None = None  # epoch and nodes that this manager knew before the store went back
 
     @property
     def waiting_for(self) -> tuple[str, ...]:
@@ -57,6 +58,21 @@ class Recovery:
             if not self._plausible(epoch, revision):
                 log.error("the store has gone back in time", epoch=self._cluster.epoch, shown=epoch, revision=revision)
                 await self._raise(max(counter, self._standing.counter) + 1, self.known_nodes())
+
+    def going_back(self) -> None:
+        """This manager itself sees the store go back in time. It writes nothing more until `resume`."""
+        self._before = self._cluster.epoch, self.known_nodes()
+        log.error("the store has gone back in time", epoch=self._cluster.epoch, revision=self._cluster.revision)
+        self._role.lost()
+
+    async def resume(self) -> None:
+        """Before this manager begins to write: raises the epoch for what it saw itself, unless that was done since."""
+        async with self._lock:
+            if self._before is not None:
+                epoch, nodes = self._before
+                if epoch == self._cluster.epoch:
+                    await self._raise(self._standing.counter + 1, nodes | self.known_nodes())
+                self._before = None
 
     def _plausible(self, epoch: str, revision: int) -> bool:
         lineage, counter = counter_of(epoch)

@@ -31,8 +31,8 @@ def shutting_down() -> Unavailable:
 
 
 class Role:
-    """`name` is the address under which this manager is found. `clock` is monotonic, in seconds. `resume` ends a restore that
-    another writer began; `began` is called each time this manager begins to write."""
+    """`name` is the address under which this manager is found. `clock` is monotonic, in seconds. `resume` ends what another writer
+    began, each time before this manager writes."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Role:
                 over = await self._store.acquire_writer(self.name)
                 self._lost = asyncio.Event()
                 await _unless(over, self._begin())
-            except (NotWriter, StoreDown) as error:
+            except (NotWriter, StoreDown, Unavailable) as error:
                 log.warning("this manager cannot write", error=str(error))
                 await asyncio.sleep(_PAUSE)
                 continue
@@ -97,7 +97,10 @@ class Role:
 
     async def _begin(self) -> None:
         """Has seen all, ends what the writer before left half done, and writes."""
+        known = self._cluster.revision
         revision = await self._store.commit([], {WRITER: self.name.encode()})
+        if revision <= known:
+            raise StoreDown(f"revision {revision} follows {known}: the store has gone back in time, and must be loaded anew")
         await self._feed.until(revision)
         self._committer.closed = None
         if self.resume is not None:

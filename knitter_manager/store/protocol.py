@@ -108,6 +108,14 @@ class Compacted(Exception):
         self.oldest = oldest
 
 
+class WentBack(Compacted):
+    """The store is at a revision before the asked one, so it was put back in time; `oldest` is where it is now."""
+
+    def __init__(self, oldest: int, asked: int) -> None:
+        super().__init__(oldest)
+        self.args = (f"the store is at revision {oldest}, and was at {asked} before: it has gone back in time",)
+
+
 class NotWriter(Exception):
     """This process does not hold the writer's key (any more); nothing was written. `writer` is the holder's name, "" if none."""
 
@@ -148,7 +156,10 @@ class Store(Protocol):
         """
 
     def changes(self, after: int) -> AsyncIterator[Sequence[Commit]]:
-        """Every commit after that revision, in order, for ever. Raises Compacted. Closing the iterator ends it."""
+        """Every commit after that revision, in order, for ever. Raises Compacted. Closing the iterator ends it.
+
+        A store that others can put back in time under those who use it (etcd) raises WentBack when it is before that revision.
+        """
 
     async def compact(self, revision: int) -> None:
         """Forgets the changes up to this revision; the current state stays whole. Raises NotWriter."""

@@ -59,6 +59,15 @@ class Cluster:
         process.kill()
         process.wait()
 
+    def save(self, number: int, folder: Path) -> None:
+        """Copies the data of a member that does not run."""
+        shutil.copytree(self._folder / f"m{number}", folder)
+
+    def put_back(self, number: int, folder: Path) -> None:
+        """The data of a member that does not run is what was saved; of one that is alone that is the store going back in time."""
+        shutil.rmtree(self._folder / f"m{number}")
+        shutil.copytree(folder, self._folder / f"m{number}")
+
     def pause(self, number: int) -> None:
         """SIGSTOP: connected, and silent."""
         self._processes[number].send_signal(signal.SIGSTOP)

@@ -2,20 +2,26 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+from harness.etcd import Cluster
 from harness.manager import addresses, allocate, held, network, release, start_core
 from harness.stores import KINDS, Site, open_site
 
 from knitter_common.errors import Invalid, KnitterError, Refused, Unavailable
 from knitter_common.model import Binding, Node, Owner, PodOwner, PortSet, SandboxOwner, Wish
+from knitter_common.settings import Seconds
 from knitter_common.snapshot import Header, Writer
 from knitter_manager.core import Core
 from knitter_manager.restore import Restored, of_state
+from knitter_manager.store import StoreSettings
 from knitter_manager.store.protocol import StoreDown
+
+T = TypeVar("T")
 
 WISH = Wish(network="small")
 NODES = ("n1", "n2")
@@ -51,6 +57,15 @@ def sandbox(number: int, node: str = "n1") -> SandboxOwner:
 async def attach(core: Core, owner: Owner, node: str = "n1") -> PortSet:
     """A set that runs."""
     return await allocate(core, owner, WISH, node=node, binding=Binding(f"c-{owner.key[-8:]}", f"/run/netns/{owner.key[-4:]}"))
+
+
+async def until_written(call: Callable[[], Awaitable[T]]) -> T:
+    """The answer of a call, as soon as the store takes it."""
+    while True:
+        try:
+            return await call()
+        except Unavailable:
+            await asyncio.sleep(0.05)
 
 
 async def saved(core: Core) -> bytes:
@@ -241,9 +256,7 @@ async def test_a_restore_cut_short_is_ended_by_the_next_writer(site: Site, phase
             monkeypatch.setattr(core.restore, "_mark", lambda phase, plan: mark(phase, plan) if phase == "staging" else stuck())
         case "applying":
             commit = core.store.commit
-            monkeypatch.setattr(
-                core.store, "commit", lambda c, puts, d=(): stuck() if "meta/epoch" in puts else commit(c, puts, d)
-            )
+            monkeypatch.setattr(core.store, "commit", lambda c, puts, d=(): stuck() if "meta/epoch" in puts else commit(c, puts, d))
         case "cleaning":
             monkeypatch.setattr(core.restore, "_clean", stuck)
     task = asyncio.create_task(restored(core, file))
@@ -290,6 +303,45 @@ async def test_a_revision_of_the_future_proves_a_roll_back(site: Site) -> None:
         assert core.cluster.epoch == f"{lineage}.{int(counter) + 6}"
 
 
+async def test_a_cluster_put_back_in_time_under_running_managers_is_noticed_by_themselves(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "etcd") as members:
+        site = Site(StoreSettings(kind="etcd", endpoints=members.endpoints, lease=Seconds(2), timeout=Seconds(2), compact=False))
+        core, follower = await start_core(await site.open(), name="m:1"), await start_core(await site.open(), name="m:2")
+        try:
+            await furnish(core)
+            kept, epoch = await attach(core, sandbox(1)), core.cluster.epoch
+            members.kill(0)
+            members.save(0, tmp_path / "backup")
+            await asyncio.to_thread(members.start, 0)
+            await asyncio.wait_for(core.role.writing.wait(), 10)
+            late = await until_written(lambda: core.nodes.register(Node("n3")))
+            assert late.name == "n3"
+            lost = await until_written(lambda: attach(core, sandbox(2)))
+            await follower.feed.until(lost.revision)
+            members.kill(0)
+            members.put_back(0, tmp_path / "backup")
+            await asyncio.to_thread(members.start, 0)
+            async with asyncio.timeout(20):
+                while not (
+                    core.cluster.epoch == follower.cluster.epoch != epoch
+                    and (core.role.writing.is_set() or follower.role.writing.is_set())
+                ):
+                    await core.feed.news(0.1)
+            writer = core if core.role.writing.is_set() else follower
+            for one in (core, follower):
+                assert one.recovery.waiting_for == ("n1", "n2", "n3")
+                assert set(one.cluster.sets) == {kept.owner.key}
+            for node, running in (("n1", (kept, lost)), ("n2", ()), ("n3", ())):
+                await tell(writer, node, *running)
+            fresh = await attach(writer, sandbox(3))
+            assert len({*addresses(kept), *addresses(lost), *addresses(fresh)}) == 3
+            held(writer)
+        finally:
+            await core.stop()
+            await follower.stop()
+            await site.close()
+
+
 async def test_an_answer_that_the_feed_has_not_told_yet_proves_nothing(site: Site) -> None:
     async with core_at(site) as core:
         await furnish(core)
@@ -322,5 +374,3 @@ async def test_a_frozen_store_is_not_written(site: Site) -> None:
             await attach(core, sandbox(2))
         await core.restore.set_frozen(False)
         await attach(core, sandbox(2))
-
-

@@ -17,7 +17,7 @@ from knitter_etcd import kv_pb2, rpc_pb2
 from knitter_manager.store.etcd.members import REQUIRE_LEADER, Member, Members
 from knitter_manager.store.etcd.txn import Layout
 from knitter_manager.store.etcd.watch import watch
-from knitter_manager.store.protocol import StoreDown
+from knitter_manager.store.protocol import StoreDown, WentBack
 
 _TIMES = 6  # renewals in the span of the lease
 
@@ -156,9 +156,10 @@ async def _until_free(members: Members, layout: Layout, since: int) -> None:
     """Until the writer's key is deleted at or after that revision."""
     create = rpc_pb2.WatchCreateRequest(key=layout.writer, start_revision=since)
     async with contextlib.aclosing(watch(members, create)) as stream:
-        async for response in stream:
-            if response.canceled or any(event.type == kv_pb2.Event.DELETE for event in response.events):
-                return  # canceled: compacted meanwhile, so look again
+        with contextlib.suppress(WentBack):  # look again
+            async for response in stream:
+                if response.canceled or any(event.type == kv_pb2.Event.DELETE for event in response.events):
+                    return  # canceled: compacted meanwhile, so look again
 
 
 class _Gone(Exception):

@@ -11,13 +11,14 @@ import grpc
 from knitter_etcd import kv_pb2, rpc_pb2
 from knitter_manager.store.etcd.members import REQUIRE_LEADER, Member, Members, down
 from knitter_manager.store.etcd.txn import Layout, prefix_end
-from knitter_manager.store.protocol import Commit, Compacted, StoreDown
+from knitter_manager.store.protocol import Commit, Compacted, StoreDown, WentBack
 
 
 async def watch(members: Members, create: rpc_pb2.WatchCreateRequest) -> AsyncGenerator[rpc_pb2.WatchResponse, None]:
     """The responses to one watch; when its member fails it goes on at another one after the last revision told.
 
-    A member in the minority, or one that does not answer pings, counts as failed. Raises StoreDown when none answers in time.
+    A member in the minority, or one that does not answer pings, counts as failed. Raises StoreDown when none answers in time, and
+    WentBack when the cluster is before what was told already.
     """
     failing_since: float | None = None
     pause = 0.02
@@ -32,6 +33,8 @@ async def watch(members: Members, create: rpc_pb2.WatchCreateRequest) -> AsyncGe
                     failure = StoreDown(f"etcd {member.endpoint} ended the watch: {response.cancel_reason}")
                     break
                 failing_since, pause = None, 0.02
+                if response.created and response.header.revision < create.start_revision - 1:
+                    await _must_have_reached(members, create.key, create.start_revision - 1)  # or that member lags
                 yield response
                 if response.events:
                     create.start_revision = response.events[-1].kv.mod_revision + 1
@@ -49,7 +52,7 @@ async def watch(members: Members, create: rpc_pb2.WatchCreateRequest) -> AsyncGe
 
 async def changes(members: Members, layout: Layout, after: int) -> AsyncGenerator[Sequence[Commit], None]:
     """Every commit after that revision. Raises Compacted, StoreDown."""
-    start = after if await _compacted(members, layout, after) else after + 1
+    start = after if await _compacted(members, layout.identity, after) else after + 1
     create = rpc_pb2.WatchCreateRequest(key=layout.data, range_end=prefix_end(layout.data), start_revision=max(start, 1))
     async with contextlib.aclosing(watch(members, create)) as responses:
         async for response in responses:
@@ -59,15 +62,20 @@ async def changes(members: Members, layout: Layout, after: int) -> AsyncGenerato
                 yield [_commit(layout, revision, events) for revision, events in groupby(response.events, _revision)]
 
 
-async def _compacted(members: Members, layout: Layout, after: int) -> bool:
-    """The state at that revision is not kept.
+async def _must_have_reached(members: Members, key: bytes, revision: int) -> None:
+    """Raises WentBack unless the cluster, not only the member that is asked, has come that far."""
+    await _compacted(members, key, revision)
+
+
+async def _compacted(members: Members, key: bytes, after: int) -> bool:
+    """The state at that revision is not kept. Raises WentBack when there is no such revision yet.
 
     A watch that starts at the compacted revision itself is accepted, though that revision's deletes may be gone; so the first
     revision to resume after is the compacted one, and whether `after` is older only a read at it can tell.
     """
     if after <= 0:
         return False
-    request = rpc_pb2.RangeRequest(key=layout.identity, revision=after, count_only=True)
+    request = rpc_pb2.RangeRequest(key=key, revision=after, count_only=True)
 
     async def probe(member: Member, seconds: float) -> bool:
         try:
@@ -75,7 +83,11 @@ async def _compacted(members: Members, layout: Layout, after: int) -> bool:
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.OUT_OF_RANGE:
                 raise
-            return "compacted" in (error.details() or "")  # or a future revision
+            if "compacted" in (error.details() or ""):
+                return True
+            newest = await member.kv.Range(rpc_pb2.RangeRequest(key=key, count_only=True), timeout=seconds)
+            if newest.header.revision < after:  # the answer is of a quorum, so no other member has come further
+                raise WentBack(newest.header.revision, after) from error
         return False
 
     return await members.read(probe)
