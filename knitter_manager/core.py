@@ -64,6 +64,7 @@ class Core:
             store, self.cluster, self.committer, self.feed, self.standing, self.role, self.recovery, self.feed.empty
         )
         self.role.resume = self._resume
+        self.feed.new_epoch = self.role.begin_anew
         self.feed.going_back = self.recovery.going_back
         self.planner = Planner(self.cluster, settings.limits, clock, wall)
         self.jobs = Jobs(store, self.cluster, self.committer, clock)

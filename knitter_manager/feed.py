@@ -44,6 +44,7 @@ class Feed:
         self._weight = 0  # of what is in the ring
         self._news = asyncio.Event()
         self._stale = False  # the state must be loaded anew
+        self.new_epoch: Callable[[], None] = lambda: None  # called when the state is in another epoch than before
         self.going_back: Callable[[], None] = lambda: None  # called before a state is loaded that is older than the present one
 
     async def load(self) -> None:
@@ -54,8 +55,11 @@ class Feed:
         if snapshot.revision < self._cluster.revision:
             self.going_back()
         self._standing.store_id = snapshot.epoch.rpartition(".")[0]
+        epoch = self._cluster.epoch
         self._cluster.become(loaded)
         self._cluster.epoch = self._standing.epoch
+        if epoch not in ("", self._cluster.epoch):
+            self.new_epoch()
         self._ring.clear()
         self._weight = 0
         self._stale = False
@@ -98,6 +102,7 @@ class Feed:
             self._cluster.told(commit, now)
             if EPOCH in commit.puts:
                 self._cluster.epoch = self._standing.epoch
+                self.new_epoch()
             self._remember(commit)
         self.wake()
 

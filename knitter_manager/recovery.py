@@ -82,7 +82,6 @@ class Recovery:
 
     async def _raise(self, counter: int, nodes: Iterable[str]) -> None:
         await self.write({EPOCH: str(counter).encode(), **waiting_record(nodes)})
-        self._role.begin_anew()
 
     async def told(self, node: str) -> bool:
         """The node has told its journal, or is gone: it is not waited for any more. Whether the manager has recovered by it."""

@@ -198,7 +198,6 @@ class Restore:
         revision = await self._store.commit([], {**told, **lineage, **record}, deletes)
         await self._feed.until(revision)
         log.warning("a snapshot is restored", epoch=self._cluster.epoch, revision=revision, waiting=len(plan["waiting"]))
-        self._role.begin_anew()
         await self._clean()
         return revision
 

@@ -49,7 +49,8 @@ class Role:
         self.writing = asyncio.Event()
         self._lost = asyncio.Event()
         self.ending = asyncio.Event()
-        self._anew = asyncio.Event()  # of the present epoch
+        self._anew = asyncio.Event()  # ends the nodes' streams; another one whenever it was set
+        self._why = shutting_down()  # they were ended the last time
         self.resume: Callable[[], Awaitable[None]] | None = None
 
     def may_write(self) -> None:
@@ -77,8 +78,13 @@ class Role:
 
     def lost(self) -> None:
         """The store has refused a commit because this manager does not hold the key any more."""
-        self.writing.clear()
+        self._stop_writing()
         self._lost.set()
+
+    def _stop_writing(self) -> None:
+        if self.writing.is_set():
+            self.writing.clear()
+            self._send_away(not_writer(self.writer))
 
     async def lead(self) -> None:
         """Becomes the writer whenever it can, for ever."""
@@ -92,7 +98,7 @@ class Role:
                 await asyncio.sleep(_PAUSE)
                 continue
             await _first(over.wait(), self._lost.wait())
-            self.writing.clear()
+            self._stop_writing()
             log.warning("this manager does not write any more")
 
     async def _begin(self) -> None:
@@ -123,17 +129,22 @@ class Role:
         self._committer.closed = closed
 
     def begin_anew(self) -> None:
-        """The epoch was raised: every node comes again and tells its journal."""
+        """The epoch was raised, by this manager or another: every node comes again, to the writer, and tells its journal."""
+        said = f"the epoch is {self._cluster.epoch} now; tell the journal first"
+        self._send_away(Unavailable("RECOVERING", said) if self.writing.is_set() else not_writer(self.writer))
+
+    def _send_away(self, why: Unavailable) -> None:
+        self._why = why
         anew, self._anew = self._anew, asyncio.Event()
         anew.set()
 
     async def parting(self) -> Unavailable:
-        """Waits until the nodes' streams must end, and says why."""
+        """Waits until the nodes' streams must end, and says why: this manager ends, writes no more, or is in a new epoch."""
         anew = self._anew
         await _first(self.ending.wait(), anew.wait())
         if self.ending.is_set():
             return shutting_down()
-        return Unavailable("RECOVERING", f"the epoch is {self._cluster.epoch} now; tell the journal first")
+        return self._why
 
     def end(self) -> None:
         """No more writes from now on."""

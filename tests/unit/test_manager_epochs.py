@@ -342,6 +342,33 @@ async def test_a_cluster_put_back_in_time_under_running_managers_is_noticed_by_t
             await site.close()
 
 
+async def test_nodes_that_idle_at_any_manager_are_told_of_a_new_epoch(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        idle = asyncio.create_task(core.role.parting())
+        await restored(core, await saved(core))
+        assert (await asyncio.wait_for(idle, 10)).reason == "RECOVERING"
+        follower = await start_core(await site.open(), name="m:2")
+        try:
+            idle = asyncio.create_task(follower.role.parting())
+            await core.recovery.shown(core.cluster.epoch, core.cluster.revision + 1000)
+            assert (await asyncio.wait_for(idle, 10)).metadata["writer"] == "m:1"
+            assert follower.cluster.epoch == core.cluster.epoch
+            idle = asyncio.create_task(follower.role.parting())
+            await restored(core, await saved(core))
+            assert (await asyncio.wait_for(idle, 10)).metadata["writer"] == "m:1"
+        finally:
+            await follower.stop()
+
+
+async def test_nodes_that_idle_at_a_manager_that_writes_no_more_are_sent_away(site: Site) -> None:
+    async with core_at(site) as core:
+        idle = asyncio.create_task(core.role.parting())
+        await asyncio.sleep(0)
+        core.role.lost()
+        assert (await asyncio.wait_for(idle, 10)).reason in ("NO_WRITER", "NOT_WRITER")
+
+
 async def test_an_answer_that_the_feed_has_not_told_yet_proves_nothing(site: Site) -> None:
     async with core_at(site) as core:
         await furnish(core)
