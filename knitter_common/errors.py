@@ -164,7 +164,7 @@ REASONS: dict[str, ReasonRow] = {
     "NOT_WRITER": ReasonRow(Unavailable, 11, "send it to the writer that the metadata names"),
     "NO_WRITER": ReasonRow(Unavailable, 11, "wait; a manager is taking over"),
     "RECOVERING": ReasonRow(Unavailable, 11, "wait until the nodes have told their journals, or end it by hand"),
-    "STORE_UNAVAILABLE": ReasonRow(Unavailable, 11, "look after the store; nothing was changed"),
+    "STORE_UNAVAILABLE": ReasonRow(Unavailable, 11, "look after the store, and send it again: it was done once or not at all"),
     "STORE_UNUSABLE": ReasonRow(Refused, 145, "do what the message says; the store was not touched"),
     "LISTEN_FAILED": ReasonRow(Unavailable, 11, "end what serves that address, or choose another"),
     "MANAGER_UNAVAILABLE": ReasonRow(Unavailable, 11, "look after the manager; running pods are not affected"),
@@ -199,13 +199,20 @@ def _cut(text: str, limit: int) -> str:
     return found
 
 
+# Without our ErrorInfo: nobody is there, nobody answers, or a server that ends drops what it did not begin. A call that is cancelled
+# on this side raises CancelledError instead.
+_UNANSWERED = frozenset(
+    code.value[0] for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+)
+
+
 def from_status(status: status_pb2.Status) -> KnitterError:
     """The error that `to_status` told. A status without our ErrorInfo becomes Unavailable or Internal by its code."""
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN and info.reason in REASONS:
             return REASONS[info.reason].kind(info.reason, status.message, **dict(info.metadata))
-    if status.code in (grpc.StatusCode.UNAVAILABLE.value[0], grpc.StatusCode.DEADLINE_EXCEEDED.value[0]):
+    if status.code in _UNANSWERED:
         return Unavailable("MANAGER_UNAVAILABLE", status.message)
     return Internal("INTERNAL", status.message)
 

@@ -115,7 +115,7 @@ def test_metadata_may_have_any_key() -> None:
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [(14, "MANAGER_UNAVAILABLE"), (4, "MANAGER_UNAVAILABLE"), (13, "INTERNAL"), (999, "INTERNAL")],
+    [(14, "MANAGER_UNAVAILABLE"), (4, "MANAGER_UNAVAILABLE"), (1, "MANAGER_UNAVAILABLE"), (13, "INTERNAL"), (999, "INTERNAL")],
 )
 def test_a_foreign_status_is_told_by_its_code(code: int, reason: str) -> None:
     assert from_status(status_pb2.Status(code=code, message="x")).reason == reason
