@@ -1,8 +1,8 @@
 """The node's line to the manager: one bidirectional stream of allocations and releases, kept open, found again when it breaks.
 
 What it promises to its caller:
-- `allocate` ends with the set, with the manager's refusal, or with MANAGER_UNAVAILABLE when no manager is connected in time. An
-  allocation whose caller gave up meanwhile is given back as soon as its outcome is known.
+- `allocate` ends with the set or with the manager's refusal. What passes (no manager, no writer, no store, a recovery) is waited
+  for, and told when the time is over. An allocation whose caller gave up meanwhile is given back as soon as its outcome is known.
 - `release` ends when the manager has acknowledged it, however long that takes; cancelling it leaves the set as it may be.
 - Operations that were unanswered when a stream broke are sent again on the next; all of them may arrive twice.
 - At every (re)connect the node tells its journal (Reconcile) before anything else.
@@ -87,15 +87,26 @@ class ManagerClient:
         await self._managers.close()
 
     async def allocate(self, allocation: Allocation, patience: float) -> Granted:
-        """The set for an owner. Waits at most `patience` seconds for a manager to be connected. Raises KnitterError."""
+        """The set for an owner. Waits at most `patience` seconds for a manager that takes it. Raises KnitterError."""
+        told: Unavailable | None = None
+        backoff = Backoff(first=0.05, most=1.0)
         try:
             async with asyncio.timeout(patience):
-                outcome = await self._allocate(allocation)
+                while True:
+                    outcome = await self._allocate(allocation)
+                    try:
+                        message = _checked(outcome).port_set
+                        return Granted(convert.port_set_from_proto(message), message.SerializeToString())
+                    except Unavailable as error:
+                        if error.reason not in PASSING:
+                            raise
+                        told = error
+                    await backoff.wait()
         except TimeoutError:
+            if told is not None and self.connected:
+                raise told from None
             trouble = "the manager did not answer in time" if self.connected else "no manager is connected"
             raise Unavailable("MANAGER_UNAVAILABLE", f"{trouble}: {self._last_error.message}") from self._last_error
-        message = _checked(outcome).port_set
-        return Granted(convert.port_set_from_proto(message), message.SerializeToString())
 
     async def _allocate(self, allocation: Allocation) -> pb.AllocationOutcome:
         if (giving_back := self._returning.get(allocation.owner.key)) is not None:

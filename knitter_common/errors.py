@@ -199,8 +199,8 @@ def _cut(text: str, limit: int) -> str:
     return found
 
 
-# Without our ErrorInfo: nobody is there, nobody answers, or a server that ends drops what it did not begin. A call that is cancelled
-# on this side raises CancelledError instead.
+# Without our ErrorInfo: nobody is there, nobody answers, or a server that ends drops what it did not begin. What is cancelled on
+# this side raises CancelledError instead.
 _UNANSWERED = frozenset(
     code.value[0] for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 )

@@ -199,7 +199,7 @@ async def test_a_killed_leader_costs_seconds_and_nothing_else(cluster: Cluster, 
     assert [key for commit in told for key in commit.puts] == [*(f"k{number}" for number in range(60)), "last"]
     assert [commit.revision for commit in told[:-1]] == done
     assert set(await everything(store)) == {*(f"k{number}" for number in range(60)), "last"}
-    cluster.start(leader)
+    await cluster.start_soon(leader)
 
 
 async def test_a_member_that_dies_between_two_renewals_costs_the_writer_nothing(cluster: Cluster, three: Site) -> None:
@@ -230,16 +230,11 @@ async def test_without_a_quorum_everything_says_so_in_time_and_comes_back(cluste
     assert time.monotonic() - began < 6
     with pytest.raises(StoreDown):
         await asyncio.wait_for(following, 12)
-    await asyncio.to_thread(restart, cluster, 0, 1)
+    await cluster.start_soon(0, 1)
     await asyncio.wait_for(again(three, "two:1"), 10)
     state = await everything(await three.open())
     assert state["before"].revision == first
     assert "after" in state
-
-
-def restart(cluster: Cluster, *numbers: int) -> None:
-    for number in numbers:
-        cluster.start(number)
 
 
 async def again(site: Site, name: str) -> None:

@@ -7,6 +7,7 @@
 `shared()` is one member that all tests of a run use, each below a prefix of its own.
 """
 
+import asyncio
 import atexit
 import contextlib
 import functools
@@ -53,6 +54,14 @@ class Cluster:
         """Starts a member again, with the data it had, and waits until it serves."""
         self._await(number, self._launch(number, "existing"))
 
+    async def start_soon(self, *numbers: int) -> None:
+        """As `start`, several at once, while the event loop goes on.
+
+        Never start one from another thread: it dies with the thread that made it, which may be before the test's end.
+        """
+        waiting = [(number, self._launch(number, "existing")) for number in numbers]
+        await asyncio.gather(*(asyncio.to_thread(self._await, number, ready) for number, ready in waiting))
+
     def kill(self, number: int) -> None:
         """SIGKILL."""
         process = self._processes.pop(number)
@@ -79,11 +88,18 @@ class Cluster:
     def leader(self) -> int:
         """The number of the member that leads."""
         for number in self._processes:
-            told = self.ctl("endpoint", "status", "-w", "fields", endpoint=self.endpoints[number])
-            fields = dict(line.split(" : ", 1) for line in told.splitlines() if " : " in line)
+            fields = self._status(number)
             if fields['"MemberID"'] == fields['"Leader"']:
                 return number
         raise AssertionError("no member leads")
+
+    def id_of(self, number: int) -> str:
+        """The member's id as etcdctl takes it."""
+        return format(int(self._status(number)['"MemberID"']), "x")
+
+    def _status(self, number: int) -> dict[str, str]:
+        told = self.ctl("endpoint", "status", "-w", "fields", endpoint=self.endpoints[number])
+        return dict(line.split(" : ", 1) for line in told.splitlines() if " : " in line)
 
     def ctl(self, *arguments: str, endpoint: str = "") -> str:
         """What etcdctl says. Skips where it is not installed."""

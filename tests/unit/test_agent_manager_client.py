@@ -48,6 +48,20 @@ async def test_a_refusal_is_told_and_the_stream_goes_on() -> None:
         assert (await client.allocate(_wanted(), 5)).port_set.ports
 
 
+async def test_what_passes_is_waited_for_and_told_when_the_patience_is_over() -> None:
+    async with SmallManager() as manager, _client(manager) as client:
+        manager.sets.refuse = Unavailable("STORE_UNAVAILABLE", "etcd elects")
+        waiting = asyncio.create_task(client.allocate(_wanted(), 20))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        with pytest.raises(Unavailable, match="etcd elects") as caught:
+            await client.allocate(_wanted(2), 0.3)
+        assert caught.value.reason == "STORE_UNAVAILABLE"
+        manager.sets.refuse = None
+        assert (await waiting).port_set.ports
+        assert list(manager.sets.held) == [_wanted().owner.key]
+
+
 async def test_no_manager_is_told_in_time() -> None:
     client = ManagerClient(Managers(["unix:/nonexistent/manager.sock"]), _no_journal)
     client.start()

@@ -312,7 +312,7 @@ async def test_a_cluster_put_back_in_time_under_running_managers_is_noticed_by_t
             kept, epoch = await attach(core, sandbox(1)), core.cluster.epoch
             members.kill(0)
             members.save(0, tmp_path / "backup")
-            await asyncio.to_thread(members.start, 0)
+            await members.start_soon(0)
             await asyncio.wait_for(core.role.writing.wait(), 10)
             late = await until_written(lambda: core.nodes.register(Node("n3")))
             assert late.name == "n3"
@@ -320,7 +320,7 @@ async def test_a_cluster_put_back_in_time_under_running_managers_is_noticed_by_t
             await follower.feed.until(lost.revision)
             members.kill(0)
             members.put_back(0, tmp_path / "backup")
-            await asyncio.to_thread(members.start, 0)
+            await members.start_soon(0)
             async with asyncio.timeout(20):
                 while not (
                     core.cluster.epoch == follower.cluster.epoch != epoch
