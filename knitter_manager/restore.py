@@ -17,6 +17,7 @@ from typing import IO, Any
 import structlog
 from google.protobuf.message import DecodeError
 
+from knitter_common import failpoints
 from knitter_common.errors import KnitterError, Refused, Unavailable
 from knitter_common.snapshot import Entry, Header, Reader, Trailer, invalid
 from knitter_manager import keys
@@ -153,6 +154,7 @@ class Restore:
             try:
                 await self._mark(STAGING, {})
                 await self._commit_all(({STAGED + key: value for key, value in part}, ()) for part in _parts(given.entries()))
+                await failpoints.reach("restore.staged")
                 await self._mark(APPLYING, plan)
                 revision = await self._apply()
             except (NotWriter, StoreDown) as error:
@@ -191,6 +193,7 @@ class Restore:
         gone = [(key, b"") for key in current if key not in wanted]
         await self._commit_all(((), [key for key, _ in part]) for part in _parts([gone]))
         await self._commit_all((dict(part), ()) for part in _parts([puts]))
+        await failpoints.reach("restore.applied")
         record = waiting_record(plan["waiting"])
         lineage = {LINEAGE: plan["lineage"].encode()} if plan["lineage"] != self._standing.store_id else {}
         told = {RESTORING: encoded({**plan, "phase": CLEANING}), EPOCH: str(plan["counter"]).encode()}

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from knitter.v1 import manager_pb2 as pb
+from knitter_common import failpoints
 from knitter_common.errors import Unavailable
 from knitter_common.snapshot import Header, Writer
 from knitter_manager.allocation.jobs import store_unavailable
@@ -52,6 +53,7 @@ class StandingCalls(Calls):
             snapshot = await core.store.load()
             writer, revision = Writer(), snapshot.revision
             yield _piece(writer.begin(Header(core.standing.store_id, core.standing.epoch, revision, core.wall())))
+            await failpoints.reach("snapshot.begun")
             async for batch in snapshot.batches:
                 for begin in range(0, len(batch), _RECORDS):
                     piece = writer.records(of_state(batch[begin : begin + _RECORDS]))

@@ -6,8 +6,9 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,11 @@ class Site:
         self._spaces = contextlib.ExitStack()
         self.manager = self.start()
 
-    def start(self, store: dict[str, Any] | None = None, address: str = "", name: str = "manager") -> Daemon:
+    def start(self, store: dict[str, Any] | None = None, address: str = "", name: str = "manager", failpoints: str = "") -> Daemon:
         """A manager."""
         config = {"listen": address or self.address, "store": store or self.store, "heartbeat": 0.5}
-        return self.daemons.start("knitter-manager", config, name=name)
+        env = {"KNITTER_FAILPOINTS": failpoints} if failpoints else {}
+        return self.daemons.start("knitter-manager", config, name=name, env=env)
 
     async def ctl(self, *arguments: str, text: str = "", code: int = 0) -> Result:
         """knitterctl, which must end with this code."""
@@ -130,14 +132,17 @@ def home() -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def site_on(kind: str, home: Path) -> AsyncIterator[Site]:
-    site = Site(home, store_in(kind, home))
+async def site_on(kind: str, home: Path, store: dict[str, Any] | None = None, managers: Sequence[str] = ()) -> AsyncIterator[Site]:
+    site = Site(home, store or store_in(kind, home))
     try:
         with contextlib.ExitStack() as stack:
+            more = {"managers": list(managers)} if managers else {}
             await site.ctl("apply", "-f", "-", text=NETWORKS)
             for number in range(2):
                 netns = stack.enter_context(network_namespace(f"node{number}"))
-                site.nodes.append(stack.enter_context(agent_in(netns, site.address, node=f"node{number}", managerPatience=2)))
+                site.nodes.append(
+                    stack.enter_context(agent_in(netns, site.address, node=f"node{number}", managerPatience=2, **more))
+                )
             yield site
     finally:
         await site.close()
@@ -169,6 +174,36 @@ async def test_a_restore_while_agents_run_drops_nothing_and_gives_nothing_twice(
         for number in range(3):
             await site.add(f"c{number}", number % 2)
         await site.settled()
+
+
+async def test_nodes_that_idle_at_another_manager_tell_in_a_new_epoch(home: Path) -> None:
+    store, second = store_in("etcd", home), f"unix:{home}/second.sock"
+    async with site_on("etcd", home, store, [f"unix:{home}/manager.sock", second]) as site:
+        other = await asyncio.to_thread(site.start, None, second, "second")
+        await site.add("a0", 0)
+        await site.add("b0", 1)
+        saved = home / "state.snap"
+        await site.ctl("snapshot", "save", str(saved))
+        while not (await status_of(second)).writing:
+            fields = etcd.shared().ctl("get", f"{store['prefix']}writer", "-w", "fields").splitlines()
+            lease = next((int(line.split(" : ")[1]) for line in fields if line.startswith('"Lease"')), 0)
+            if lease:
+                etcd.shared().ctl("lease", "revoke", f"{lease:x}")
+            await asyncio.sleep(0.5)
+        assert other.running
+        done = await ctl("snapshot", "restore", str(saved), manager=second)
+        assert "waits for the journals of node0, node1" in done.out, done.err
+        await site.settled()
+        await site.add("a1", 0)
+
+
+async def status_of(address: str) -> pb.GetStatusResponse:
+    """What one manager says."""
+    managers = Managers([address])
+    try:
+        return await managers.call(lambda stub: stub.GetStatus, pb.GetStatusRequest())
+    finally:
+        await managers.close()
 
 
 async def test_a_node_that_is_away_is_waited_for(home: Path) -> None:
@@ -239,6 +274,68 @@ async def test_the_state_moves_to_another_store_under_running_agents(old: str, n
         await site.delete("b0")
         await site.settled()
         assert "waits" not in (await site.ctl("recover")).out
+
+
+@pytest.mark.parametrize(("old", "new"), [("sqlite", "etcd"), ("etcd", "sqlite")])
+@pytest.mark.parametrize("step", ["restore.staged", "restore.applied"])
+async def test_a_move_whose_target_dies_half_way_leaves_both_usable(old: str, new: str, step: str, home: Path) -> None:
+    async with site_on(old, home) as site:
+        await site.add("a0", 0)
+        store, address = store_in(new, home), f"unix:{home}/other.sock"
+        dying = await asyncio.to_thread(site.start, store, address, "other", f"{step}=kill")
+        move = ("store", "migrate", "--from-manager", site.address, "--to-manager", address)
+        failed = await site.ctl(*move, code=5)
+        assert "MANAGER_UNAVAILABLE" in failed.err
+        assert dying.wait() == -signal.SIGKILL
+        assert "frozen" not in (await site.ctl("status")).out
+        await site.add("a1", 0)
+        other = await asyncio.to_thread(site.start, store, address, "other")
+        told = (await ctl("status", manager=address)).out
+        assert "writes" in told
+        assert "restored" not in told
+        if step == "restore.applied":  # it had begun to replace the state, so it has gone on to the end, and holds a copy of before
+            assert "1 port sets" in told
+            assert "STORE_NOT_EMPTY" in (await site.ctl(*move, code=4)).err
+            await site.add("b1", 1)
+            other.terminate()
+            store = store_in(new, home)
+            other = await asyncio.to_thread(site.start, store, address, "other")
+        await site.ctl(*move)
+        site.manager.terminate()
+        other.terminate()
+        site.manager = await asyncio.to_thread(site.start, store)
+        await site.settled()
+        await site.add("b2", 1)
+
+
+@pytest.mark.parametrize(("old", "new"), [("sqlite", "etcd"), ("etcd", "sqlite")])
+async def test_a_move_whose_source_dies_half_way_leaves_both_usable(old: str, new: str, home: Path) -> None:
+    async with site_on(old, home) as site:
+        await site.add("a0", 0)
+        site.manager.terminate()
+        site.manager = await asyncio.to_thread(site.start, failpoints="snapshot.begun=kill")
+        store, address = store_in(new, home), f"unix:{home}/other.sock"
+        other = await asyncio.to_thread(site.start, store, address, "other")
+        move = ("store", "migrate", "--from-manager", site.address, "--to-manager", address)
+        await site.ctl(*move, "--timeout", "1", code=5)
+        site.manager = await asyncio.to_thread(site.start)
+        assert "frozen: no writes (knitterctl store unfreeze)" in (await site.ctl("status")).out
+        assert "0 port sets" in (await ctl("status", manager=address)).out
+        await site.ctl("store", "unfreeze")
+        await site.add("a1", 0)
+        await site.ctl(*move)
+        site.manager.terminate()
+        other.terminate()
+        site.manager = await asyncio.to_thread(site.start, store)
+        await site.settled()
+
+
+async def test_a_move_to_nobody_changes_nothing(home: Path) -> None:
+    async with site_on("sqlite", home) as site:
+        move = ("store", "migrate", "--from-manager", site.address, "--to-manager", f"unix:{home}/nobody.sock")
+        assert "MANAGER_UNAVAILABLE" in (await site.ctl(*move, "--timeout", "1", code=5)).err
+        assert "frozen" not in (await site.ctl("status")).out
+        await site.add("a0", 0)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "etcd"])
