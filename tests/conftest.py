@@ -1,5 +1,6 @@
 """Puts tests/ on the path, so that tests import what they share as `harness.…`; fixtures that many tests use."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,3 +23,15 @@ def daemons(tmp_path: Path) -> Iterator[Daemons]:
     started = Daemons(tmp_path)
     yield started
     started.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "knitter-test", str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

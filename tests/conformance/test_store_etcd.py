@@ -362,18 +362,42 @@ def _make_certificates(folder: Path) -> None:
             "-extfile", "extensions", "-out", "cert.pem")  # fmt: skip
 
 
-async def test_tls_with_client_certificates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mutual", [False, True])
+async def test_tls_to_every_member_and_to_the_next_one_when_one_dies(tmp_path: Path, mutual: bool) -> None:
     certificates = tmp_path / "tls"
     _make_certificates(certificates)
+    ca, cert, key = (str(certificates / f"{name}.pem") for name in ("ca", "cert", "key"))
+    pair = {"cert": cert, "key": key} if mutual else {}
+    with Cluster(tmp_path / "etcd", size=3, tls=certificates, mutual=mutual) as cluster:
+        site = Site(StoreSettings(kind="etcd", endpoints=cluster.endpoints, ca=ca, timeout=Seconds(3), compact=False, **pair))
+        try:
+            store, other = await site.open_writer(lease=Seconds(10)), await site.open()
+            first = await store.commit([AtRevision("a", 0)], {"a": b"1"})
+            following = asyncio.ensure_future(take(other, first, first + 1))
+            cluster.kill(store._members._present)  # type: ignore[attr-defined]
+            second = await persist(store, "b", 10)
+            assert [commit.revision for commit in await asyncio.wait_for(following, 15)] == [second]
+            assert set(await everything(other)) == {"a", "b"}
+        finally:
+            await site.close()
+
+
+async def test_tls_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    certificates = tmp_path / "tls"
+    _make_certificates(certificates)
+    _make_certificates(tmp_path / "foreign")
+    ca, cert, key = (str(certificates / f"{name}.pem") for name in ("ca", "cert", "key"))
+    foreign = {name: str(tmp_path / "foreign" / f"{name}.pem") for name in ("ca", "cert", "key")}
     with Cluster(tmp_path / "etcd", tls=certificates) as cluster:
-        ca, cert, key = (str(certificates / f"{name}.pem") for name in ("ca", "cert", "key"))
-        settings = StoreSettings(kind="etcd", endpoints=cluster.endpoints, ca=ca, cert=cert, key=key)
-        store = await open_store(settings)
-        await store.acquire_writer("me:1")
-        assert await store.commit([AtRevision("a", 0)], {"a": b"1"}) > 0
-        await store.close()
-        for changed in ({"cert": "", "key": ""}, {"ca": "", "cert": "", "key": ""}):
+        settings = StoreSettings(kind="etcd", endpoints=cluster.endpoints, ca=ca, cert=cert, key=key, timeout=Seconds(1))
+        for changed in (
+            {"cert": "", "key": ""},
+            {"ca": "", "cert": "", "key": ""},
+            {"ca": foreign["ca"]},
+            {"cert": foreign["cert"], "key": foreign["key"]},
+        ):
             with pytest.raises(Unavailable, match="TLS files"):
-                await open_store(replace(settings, timeout=Seconds(1), **changed))
+                await open_store(replace(settings, **changed))
         with pytest.raises(Refused, match=r"nowhere\.pem cannot be read"):
             await open_store(replace(settings, ca="/nowhere.pem"))
+        await (await open_store(settings)).close()

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import os
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,18 +31,6 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 def armed() -> Iterator[Callable[[str], None]]:
     yield failpoints.arm
     failpoints.arm("")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "knitter-test", str(folder)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 async def test_every_acknowledged_commit_survives_kill_9(site: Site) -> None:

@@ -31,12 +31,13 @@ def why_not() -> str:
 
 
 class Cluster:
-    """`size` members with their data below `folder`. `tls`: a folder with ca.pem, cert.pem and key.pem for the clients' side."""
+    """`size` members with their data below `folder`. `tls`: a folder with ca.pem, cert.pem and key.pem for the clients' side;
+    `mutual`: those must show certificates too."""
 
-    def __init__(self, folder: Path, size: int = 1, tls: Path | None = None, election_ms: int = 500) -> None:
+    def __init__(self, folder: Path, size: int = 1, tls: Path | None = None, mutual: bool = True, election_ms: int = 500) -> None:
         if reason := why_not():
             pytest.skip(reason)
-        self._folder, self._tls, self._election_ms = folder, tls, election_ms
+        self._folder, self._tls, self._mutual, self._election_ms = folder, tls, mutual, election_ms
         folder.mkdir(parents=True, exist_ok=True)
         ports = _free_ports(2 * size)
         self._client_ports, self._peer_ports = ports[:size], ports[size:]
@@ -130,7 +131,8 @@ class Cluster:
         command += ["--logger", "zap", "--log-level", "warn", "--strict-reconfig-check"]
         if self._tls:
             command += ["--cert-file", str(self._tls / "cert.pem"), "--key-file", str(self._tls / "key.pem")]
-            command += ["--client-cert-auth", "--trusted-ca-file", str(self._tls / "ca.pem")]
+            if self._mutual:
+                command += ["--client-cert-auth", "--trusted-ca-file", str(self._tls / "ca.pem")]
         ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)  # systemd's protocol: READY=1 when it serves
         ready.bind(b"\0knitter-test-etcd-%d-%d-%d" % (os.getpid(), self._client_ports[number], number))
         ready.settimeout(30)
