@@ -9,8 +9,10 @@ way ends it before it writes anything else:
 """
 
 import asyncio
+import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -41,7 +43,7 @@ from knitter_manager.standing import (
     encoded,
 )
 from knitter_manager.state import Cluster
-from knitter_manager.store.protocol import NotWriter, Record, Store, StoreDown
+from knitter_manager.store.protocol import NotWriter, Record, Snapshot, Store, StoreDown, all_but, below
 
 log = structlog.get_logger()
 
@@ -105,7 +107,7 @@ class Restore:
         way, which the next writer ends.
         """
         self._role.may_write()
-        with tempfile.TemporaryFile(prefix="knitter-snapshot-") as file:
+        with _room(), tempfile.TemporaryFile(prefix="knitter-snapshot-") as file:
             given = await self._judge(file, pieces)
             if only_if_empty and (what := self._holds()):
                 raise Refused("STORE_NOT_EMPTY", f"the store holds {what}; nothing was changed")
@@ -125,13 +127,14 @@ class Restore:
         cluster: Cluster = self._empty()
         try:
             await cluster.load("", 1, batches(), 0.0)
-        except (DecodeError, ValueError, KeyError, OSError) as error:
+        except (DecodeError, ValueError, KeyError) as error:
             raise invalid(f"a record cannot be read: {error!r}") from error
         except KnitterError as error:
-            if error.reason == "SNAPSHOT_INVALID":
+            if error.reason == "SNAPSHOT_INVALID" or isinstance(error, Unavailable):
                 raise
             raise invalid(f"a record cannot be read: {error.message}") from error
         header, trailer = reader.end()
+        file.flush()
         nodes = {name for name, entry in cluster.nodes.items() if entry.node.revision and not entry.node.gone}
         return _Given(file, header, trailer, cluster, nodes)
 
@@ -153,7 +156,7 @@ class Restore:
             await self._committer.idle()
             try:
                 await self._mark(STAGING, {})
-                await self._commit_all(({STAGED + key: value for key, value in part}, ()) for part in _parts(given.entries()))
+                await self._commit_all((STAGED + key, value) async for key, value in _each(given.entries()))
                 await failpoints.reach("restore.staged")
                 await self._mark(APPLYING, plan)
                 revision = await self._apply()
@@ -181,18 +184,9 @@ class Restore:
     async def _apply(self) -> int:
         """Makes the state that of the copy, and tells it to all as a new epoch."""
         plan = self._standing.restore
-        current: dict[str, bytes] = {}
-        wanted: dict[str, bytes] = {}
-        async for batch in (await self._store.load()).batches:
-            for key, value, _ in batch:
-                if key.startswith(STAGED):
-                    wanted[key[len(STAGED) :]] = value
-                elif not key.startswith(META):
-                    current[key] = value
-        puts = [(key, value) for key, value in wanted.items() if current.get(key) != value]
-        gone = [(key, b"") for key in current if key not in wanted]
-        await self._commit_all(((), [key for key, _ in part]) for part in _parts([gone]))
-        await self._commit_all((dict(part), ()) for part in _parts([puts]))
+        copy = await self._store.load((below(STAGED),))
+        present = await self._store.load(all_but(META, STAGED))
+        await self._commit_all(_differences(copy, present))
         await failpoints.reach("restore.applied")
         record = waiting_record(plan["waiting"])
         lineage = {LINEAGE: plan["lineage"].encode()} if plan["lineage"] != self._standing.store_id else {}
@@ -206,10 +200,8 @@ class Restore:
 
     async def _clean(self) -> None:
         """Drops the copy, and the mark after it."""
-        staged: list[Entry] = []
-        async for batch in (await self._store.load()).batches:
-            staged += [(key, b"") for key, _, _ in batch if key.startswith(STAGED)]
-        await self._commit_all(((), [key for key, _ in part]) for part in _parts([staged]))
+        copy = await self._store.load((below(STAGED),))
+        await self._commit_all(_deleted(copy))
         await self._feed.until(await self._store.commit([], {}, [RESTORING]))
         self._role.close()
 
@@ -228,12 +220,14 @@ class Restore:
         revision = await self._store.commit([], {RESTORING: encoded({**plan, "phase": phase})})
         await self._feed.until(revision)
 
-    async def _commit_all(self, changes: Any) -> None:
-        """Some commits at a time, in any order. `changes`: puts and deletes of each."""
+    async def _commit_all(self, changes: AsyncGenerator[tuple[str, bytes | None], None]) -> None:
+        """Some commits at a time, in any order. `changes`: keys, each once, with their values, None to delete."""
         running: set[asyncio.Task[int]] = set()
         try:
-            for puts, deletes in changes:
-                running.add(asyncio.ensure_future(self._store.commit([], dict(puts), deletes)))
+            async for part in _parts(changes):
+                puts = {key: value for key, value in part if value is not None}
+                deletes = [key for key, value in part if value is None]
+                running.add(asyncio.ensure_future(self._store.commit([], puts, deletes)))
                 if len(running) >= _AT_ONCE:
                     done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     for task in done:
@@ -276,19 +270,68 @@ def _record(key: str, value: bytes) -> Record:
     return Record(key, value, 1)
 
 
-def _parts(batches: "Iterator[list[Entry]] | Sequence[list[Entry]]") -> Iterator[list[Entry]]:
-    """In parts that fit into one commit."""
-    part: list[Entry] = []
-    size = 0
+async def _each(batches: Iterator[list[Entry]]) -> AsyncIterator[Entry]:
     for batch in batches:
-        for key, value in batch:
-            if part and (len(part) >= _MOST_KEYS or size + len(key) + len(value) > _MOST_BYTES):
+        for entry in batch:
+            yield entry
+
+
+async def _records(snapshot: Snapshot) -> AsyncIterator[Record]:
+    async with aclosing(snapshot.batches) as batches:  # type: ignore[type-var]
+        async for batch in batches:
+            for record in batch:
+                yield record
+
+
+async def _deleted(snapshot: Snapshot) -> AsyncGenerator[tuple[str, bytes | None], None]:
+    async with aclosing(_records(snapshot)) as records:  # type: ignore[type-var]
+        async for record in records:
+            yield record.key, None
+
+
+async def _differences(copy: Snapshot, present: Snapshot) -> AsyncGenerator[tuple[str, bytes | None], None]:
+    """What makes the records those of the copy: both are read side by side, in order of their keys."""
+    async with aclosing(_records(copy)) as staged, aclosing(_records(present)) as held:  # type: ignore[type-var]
+        wanted, current = await anext(staged, None), await anext(held, None)
+        while wanted is not None or current is not None:
+            key = wanted.key[len(STAGED) :] if wanted is not None else ""
+            if wanted is not None and (current is None or key <= current.key):
+                same = current is not None and key == current.key
+                if current is None or not same or current.value != wanted.value:
+                    yield key, wanted.value
+                wanted = await anext(staged, None)
+                current = await anext(held, None) if same else current
+            elif current is not None:
+                yield current.key, None
+                current = await anext(held, None)
+
+
+async def _parts(
+    changes: AsyncGenerator[tuple[str, bytes | None], None],
+) -> AsyncIterator[list[tuple[str, bytes | None]]]:
+    """In parts that fit into one commit."""
+    part: list[tuple[str, bytes | None]] = []
+    size = 0
+    async with aclosing(changes) as each:
+        async for key, value in each:
+            weight = len(key) + len(value or b"")
+            if part and (len(part) >= _MOST_KEYS or size + weight > _MOST_BYTES):
                 yield part
                 part, size = [], 0
             part.append((key, value))
-            size += len(key) + len(value)
+            size += weight
     if part:
         yield part
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """Where a snapshot is put aside. Raises Unavailable(STORE_UNAVAILABLE)."""
+    try:
+        yield
+    except OSError as error:
+        said = f"the snapshot cannot be put aside in {tempfile.gettempdir()}: {error.strerror or error}; nothing was changed"
+        raise Unavailable("STORE_UNAVAILABLE", said) from error
 
 
 async def _to_its_end(task: "asyncio.Task[Restored]") -> Restored:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -186,10 +188,17 @@ async def test_what_runs_on_an_unknown_network_is_left_alone(site: Site) -> None
         assert await tell(core, "n1", running) == {running.owner.key: "undecided"}
 
 
-SPOILS = [lambda file: file[:-10], lambda file: file[:200] + b"x" + file[201:], lambda _: b"", lambda _: foreign()]
+SPOILS = {
+    "cut": lambda file: file[:-10],
+    "changed": lambda file: file[:200] + b"x" + file[201:],
+    "longer": lambda file: file + b"x",
+    "empty": lambda _: b"",
+    "foreign": lambda _: foreign(),
+    "newer": lambda file: file.replace(b'"format": 1', b'"format": 2'),
+}
 
 
-@pytest.mark.parametrize("spoil", SPOILS, ids=["cut", "changed", "empty", "foreign"])
+@pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
 async def test_a_bad_file_changes_nothing(site: Site, spoil: object) -> None:
     async with core_at(site) as core:
         await furnish(core)
@@ -200,6 +209,25 @@ async def test_a_bad_file_changes_nothing(site: Site, spoil: object) -> None:
         assert raised.value.reason == "SNAPSHOT_INVALID"
         assert core.cluster.epoch == epoch
         await attach(core, sandbox(2))
+
+
+async def test_a_file_for_which_the_manager_has_no_room_is_no_bad_file(
+    site: Site, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        for number in range(3):
+            await attach(core, sandbox(number))
+        file, before = await saved(core), core.cluster.epoch
+        room = os.statvfs(small_disk)
+        (small_disk / "ballast").write_bytes(b"x" * (room.f_bavail * room.f_frsize))
+        monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+        with pytest.raises(Unavailable, match="No space left") as raised:
+            await restored(core, file)
+        assert raised.value.reason == "STORE_UNAVAILABLE"
+        assert core.cluster.epoch == before
+        (small_disk / "ballast").unlink()
+        await restored(core, file)
 
 
 def foreign() -> bytes:
