@@ -14,10 +14,10 @@ import structlog
 from knitter.v1 import types_pb2 as types
 from knitter_common import convert
 from knitter_manager import keys
-from knitter_manager.standing import EPOCH, RESTORING, Standing
+from knitter_manager.standing import APPLYING, EPOCH, META, RESTORING, Standing, restore_of
 from knitter_manager.state import Cluster
 from knitter_manager.state.loading import WANTED
-from knitter_manager.store.protocol import Commit, Compacted, Store, StoreDown
+from knitter_manager.store.protocol import Commit, Compacted, Store, StoreDown, below
 
 log = structlog.get_logger()
 
@@ -44,18 +44,21 @@ class Feed:
         self._weight = 0  # of what is in the ring
         self._news = asyncio.Event()
         self._stale = False  # the state must be loaded anew
+        self.between = False  # the store was between two states when it was loaded: only its standing is known
         self.new_epoch: Callable[[], None] = lambda: None  # called when the state is in another epoch than before
         self.going_back: Callable[[], None] = lambda: None  # called before a state is loaded that is older than the present one
 
     async def load(self) -> None:
         """Brings the state up from the store, in place of what it was. Raises StoreDown; then it is as before."""
-        snapshot = await self._store.load(WANTED)
+        mark = (await self._store.get([RESTORING])).get(RESTORING)
+        between = mark is not None and restore_of(mark.value).get("phase") == APPLYING
+        snapshot = await self._store.load((below(META),) if between else WANTED)
         loaded = self.empty()
         await loaded.load(snapshot.epoch, snapshot.revision, snapshot.batches, self._clock())
         if snapshot.revision < self._cluster.revision:
             self.going_back()
         self._standing.store_id = snapshot.epoch.rpartition(".")[0]
-        epoch = self._cluster.epoch
+        epoch, self.between = self._cluster.epoch, between
         self._cluster.become(loaded)
         self._cluster.epoch = self._standing.epoch
         if epoch not in ("", self._cluster.epoch):

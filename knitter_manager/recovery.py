@@ -83,16 +83,16 @@ class Recovery:
     async def _raise(self, counter: int, nodes: Iterable[str]) -> None:
         await self.write({EPOCH: str(counter).encode(), **waiting_record(nodes)})
 
-    async def told(self, node: str) -> bool:
-        """The node has told its journal, or is gone: it is not waited for any more. Whether the manager has recovered by it."""
+    async def told(self, node: str, left: Collection[str]) -> bool:
+        """The node has told its journal, or is gone: only those are waited for still. Whether the manager has recovered by it."""
         async with self._lock:
             waiting = self._standing.waiting_for
-            if node not in waiting:
+            if not waiting:
                 return False
-            left = [name for name in waiting if name != node]
-            await self._wait_for(left)
-            log.info("a node has told its journal in the new epoch", node=node, waiting=len(left))
-            return not left
+            still = [name for name in waiting if name in left]
+            await self._wait_for(still)
+            log.info("a node has told its journal in the new epoch", node=node, waiting=len(still))
+            return not still
 
     async def end(self) -> tuple[str, ...]:
         """By an operator's word nobody is waited for any more; returns who was."""

@@ -76,7 +76,7 @@ class Standing:
     @property
     def restore(self) -> dict[str, Any]:
         """The restore that is under way; empty for none. `phase` is one of STAGING, APPLYING, CLEANING."""
-        return dict(json.loads(self._text(RESTORING) or "{}"))
+        return restore_of(self._text(RESTORING).encode())
 
     @property
     def restoring(self) -> bool:
@@ -87,6 +87,11 @@ class Standing:
     def applying(self) -> bool:
         """The store is between two states; what this manager knows is the one before."""
         return self.restore.get("phase") == APPLYING
+
+
+def restore_of(value: bytes) -> dict[str, Any]:
+    """What `meta/restoring` says; empty for nothing."""
+    return dict(json.loads(value or b"{}"))
 
 
 def counter_of(epoch: str) -> tuple[str, int]:

@@ -67,6 +67,7 @@ class Reconciler:
         self._parts: dict[str, list[PortSet]] = {}  # what nodes have told in messages before their last
         self._running: dict[str, frozenset[str]] = {}  # keys of the owners whose sets nodes have told, each its last word
         self._undecided: dict[str, list[PortSet]] = {}  # of this epoch, by node
+        self._heard: tuple[str, set[str]] = "", set()  # an epoch, and the nodes that have told their journals to this manager in it
 
     async def told(self, node: Node, in_use: Sequence[PortSet], more: bool) -> Reconciled:
         """Acts on the last message of a node's telling. Raises KnitterError."""
@@ -80,7 +81,7 @@ class Reconciler:
         await self._register(node)
         self._running[node.name] = frozenset(one.owner.key for one in told)
         waited = set(self._recovery.waiting_for)
-        waiting = (waited - {node.name}) if waited else None
+        waiting = (waited - self._heard_now() - {node.name}) if waited else None
         verdicts = await asyncio.gather(*(self._settled(node.name, one, waiting) for one in told))
         by_verdict = {verdict: [one for one, said in zip(told, verdicts, strict=True) if said is verdict] for verdict in _Verdict}
         self._undecided[node.name] = by_verdict[_Verdict.UNDECIDED]
@@ -220,11 +221,25 @@ class Reconciler:
         await asyncio.gather(*(self._sets.release(Return(owner, unbind_only=True)) for owner in unused))
 
     async def _told_or_gone(self, node: str) -> None:
-        """One node less to wait for: what waited for its word is judged before anything is allocated."""
-        waiting = set(self._recovery.waiting_for) - {node}
+        """One node less to wait for: what waited for its word is judged before anything is allocated.
+
+        While others are waited for, so are nodes with undecided sets: another writer has to hear of those before it decides.
+        """
+        heard = self._heard_now()
+        heard.add(node)
+        waiting = set(self._recovery.waiting_for) - heard
         await self._judge_again(waiting)
-        if await self._recovery.told(node):
+        undecided = {name for name, sets in self._undecided.items() if sets} if waiting else set()
+        if await self._recovery.told(node, waiting | undecided):
             self._undecided.clear()
+
+    def _heard_now(self) -> set[str]:
+        epoch, heard = self._heard
+        if epoch != self._cluster.epoch:
+            heard = set()
+            self._heard = self._cluster.epoch, heard
+            self._undecided.clear()
+        return heard
 
     async def _judge_again(self, waiting: Collection[str]) -> None:
         for node, sets in list(self._undecided.items()):

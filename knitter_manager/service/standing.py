@@ -21,7 +21,7 @@ class StandingCalls(Calls):
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         """From this manager's own state."""
-        core = self._core
+        core = self._any
         standing, writing = core.standing, core.role.writing.is_set()
         return pb.GetStatusResponse(
             name=core.role.name,

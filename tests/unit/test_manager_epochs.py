@@ -7,18 +7,24 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import grpc
 import pytest
 from harness.etcd import Cluster
-from harness.manager import addresses, allocate, held, network, release, start_core
+from harness.manager import addresses, allocate, held, network, release, settings, start_core
+from harness.rules import refusal
 from harness.stores import KINDS, Site, open_site
 
+from knitter.v1 import manager_pb2 as pb
+from knitter.v1.manager_pb2_grpc import ManagerServiceStub
+from knitter_common import convert
 from knitter_common.errors import Invalid, KnitterError, Refused, Unavailable
 from knitter_common.model import Binding, Node, Owner, PodOwner, PortSet, SandboxOwner, Wish
 from knitter_common.settings import Seconds
 from knitter_common.snapshot import Header, Writer
 from knitter_manager.core import Core
+from knitter_manager.daemon import ManagerDaemon
 from knitter_manager.restore import Restored, of_state
 from knitter_manager.store import StoreSettings
 from knitter_manager.store.protocol import StoreDown
@@ -166,6 +172,29 @@ async def test_what_runs_wins_over_what_is_planned(site: Site) -> None:
         assert pod.key not in core.cluster.sets
 
 
+async def test_what_was_undecided_at_one_writer_is_not_refused_by_the_next(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        pod = PodOwner("t1", "web", "u1")
+        planned = await allocate(core, pod, replace(WISH, network="admin/small"), tenant="admin", node="n1")
+        file = await saved(core)
+        await release(core, pod)
+        await release(core, pod, unbind_only=True)
+        running = None
+        while running is None or addresses(running) != addresses(planned):
+            running = await attach(core, sandbox(len(core.cluster.sets), "n2"), "n2")
+        await restored(core, file)
+        assert await tell(core, "n2", running) == {running.owner.key: "undecided"}
+    async with core_at(site, "m:2") as core:
+        await tell(core, "n1")
+        with pytest.raises(Unavailable, match="n2"):
+            await attach(core, sandbox(9))
+        assert await tell(core, "n2", running) == {running.owner.key: "adopted"}
+        assert not core.recovery.recovering
+        assert held(core)[planned.ports[0].network_id, addresses(planned)[0]] == running.owner.key
+        await attach(core, sandbox(9))
+
+
 async def test_two_that_run_are_told_apart_by_the_store(site: Site) -> None:
     async with core_at(site) as core:
         await furnish(core)
@@ -310,6 +339,52 @@ async def test_a_restore_cut_short_is_ended_by_the_next_writer(site: Site, phase
     await attach(follower, sandbox(3))
     held(follower)
     await follower.stop()
+
+
+async def test_a_manager_that_starts_between_two_states_tells_neither(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        kept = await attach(core, sandbox(1))
+        file = await saved(core)
+        await core.networks.create(network("later", "10.6.0.0/24"))
+        reached, go_on = asyncio.Event(), asyncio.Event()
+        commit = core.store.commit
+
+        async def slowly(conditions: Any, puts: Any, deletes: Any = ()) -> int:
+            if "meta/epoch" in puts:
+                reached.set()
+                await go_on.wait()
+            return await commit(conditions, puts, deletes)
+
+        monkeypatch.setattr(core.store, "commit", slowly)
+        restoring = asyncio.create_task(restored(core, file, complete=True))
+        await reached.wait()
+        daemon = ManagerDaemon(settings(listen=f"unix:{tmp_path}/run/m.sock"), await site.open())
+        starting = asyncio.create_task(daemon.start())
+        async with grpc.aio.insecure_channel(f"unix:{tmp_path}/run/m.sock") as channel:
+            stub: Any = ManagerServiceStub(channel)
+            told = await stub.GetStatus(pb.GetStatusRequest(), wait_for_ready=True)
+            assert (told.restoring, told.port_sets, told.writing) == (True, 0, False)
+            for call in (
+                stub.ListNetworks(pb.ListNetworksRequest()),
+                stub.ListPortSets(pb.ListPortSetsRequest()),
+                stub.GetNode(pb.GetNodeRequest(name="n1")),
+                stub.Changes(pb.ChangesRequest()).read(),
+            ):
+                with refusal("RESTORING"):
+                    await call
+            assert not starting.done()
+            go_on.set()
+            done = await restoring
+            await asyncio.wait_for(starting, 20)
+            told = await stub.GetStatus(pb.GetStatusRequest())
+            assert (told.restoring, told.epoch, told.port_sets) == (False, done.epoch, 1)
+            assert [one.name for one in (await stub.ListNetworks(pb.ListNetworksRequest())).networks] == ["small"]
+            listed = (await stub.ListPortSets(pb.ListPortSetsRequest())).port_sets
+            assert [convert.port_set_from_proto(one) for one in listed] == [replace(kept, revision=listed[0].revision)]
+        await daemon.stop()
 
 
 async def test_a_revision_of_the_future_proves_a_roll_back(site: Site) -> None:
