@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from operator import itemgetter
 
 import structlog
 
@@ -17,7 +18,7 @@ from knitter_manager import keys
 from knitter_manager.standing import APPLYING, EPOCH, META, RESTORING, Standing, restore_of
 from knitter_manager.state import Cluster
 from knitter_manager.state.loading import WANTED
-from knitter_manager.store.protocol import Commit, Compacted, Store, StoreDown, below
+from knitter_manager.store.protocol import Commit, Compacted, Record, Store, StoreDown, WentBack, below
 
 log = structlog.get_logger()
 
@@ -44,6 +45,7 @@ class Feed:
         self._weight = 0  # of what is in the ring
         self._news = asyncio.Event()
         self._stale = False  # the state must be loaded anew
+        self._whole = 0  # the state was loaded at this revision; what the feed tells up to it again changes nothing
         self.between = False  # the store was between two states when it was loaded: only its standing is known
         self.new_epoch: Callable[[], None] = lambda: None  # called when the state is in another epoch than before
         self.going_back: Callable[[], None] = lambda: None  # called before a state is loaded that is older than the present one
@@ -53,8 +55,9 @@ class Feed:
         mark = (await self._store.get([RESTORING])).get(RESTORING)
         between = mark is not None and restore_of(mark.value).get("phase") == APPLYING
         snapshot = await self._store.load((below(META),) if between else WANTED)
-        loaded = self.empty()
-        await loaded.load(snapshot.epoch, snapshot.revision, snapshot.batches, self._clock())
+        loaded, newest = self.empty(), _Newest()
+        await loaded.load(snapshot.epoch, snapshot.revision, newest.of(snapshot.batches), self._clock())
+        loaded.revision = newest.revision
         if snapshot.revision < self._cluster.revision:
             self.going_back()
         self._standing.store_id = snapshot.epoch.rpartition(".")[0]
@@ -63,10 +66,14 @@ class Feed:
         self._cluster.epoch = self._standing.epoch
         if epoch not in ("", self._cluster.epoch):
             self.new_epoch()
-        self._ring.clear()
-        self._weight = 0
+        self._whole = snapshot.revision
+        self._forget()
         self._stale = False
         self.wake()
+
+    def _forget(self) -> None:
+        self._ring.clear()
+        self._weight = 0
 
     async def follow(self) -> None:
         """Follows for ever. What the store has forgotten meanwhile is made up for by loading anew."""
@@ -83,8 +90,12 @@ class Feed:
                         if self._stale:
                             break
             except Compacted as error:
-                log.warning("the store has forgotten what came next", error=str(error))
-                self._stale = True
+                if isinstance(error, WentBack) or error.oldest > self._whole:
+                    log.warning("the store has forgotten what came next", error=str(error))
+                    self._stale = True
+                else:  # the state has it already; who resumes before it begins anew
+                    self._cluster.revision = max(self._cluster.revision, error.oldest)
+                    self._forget()
             except StoreDown as error:
                 log.warning("the store's changes cannot be followed", error=str(error))
                 await asyncio.sleep(pause)
@@ -162,6 +173,23 @@ class Feed:
                 yield commits
                 if commits[-1].revision >= goal:
                     return
+
+
+class _Newest:
+    """The revision of the newest record that is loaded.
+
+    It is that of a commit, as all that clients are told of; the snapshot's own may be one that others made in etcd, after which
+    nobody can know whether something is still to come. What was only deleted since is told again.
+    """
+
+    def __init__(self) -> None:
+        self.revision = 0
+
+    async def of(self, batches: AsyncIterator[Sequence[Record]]) -> AsyncIterator[Sequence[Record]]:
+        """The same batches."""
+        async for batch in batches:
+            self.revision = max(self.revision, max(map(itemgetter(2), batch), default=0))
+            yield batch
 
 
 def _shown(commit: Commit) -> Commit:

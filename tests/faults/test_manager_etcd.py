@@ -13,7 +13,9 @@ from harness.etcd import Cluster, why_not
 from harness.managers import Churn, Managing, addresses_of, allocate, direct, everything, follow, release, some_owner
 from harness.relay import Relay
 
+from knitter.v1 import manager_pb2 as pb
 from knitter_agent.manager_client import ManagerClient
+from knitter_common import convert
 from knitter_common.errors import Unavailable
 from knitter_common.managers import Managers
 from knitter_common.model import Allocation, Return, Wish
@@ -250,6 +252,47 @@ async def test_a_feed_that_resumes_behind_a_compaction_begins_anew_and_misses_no
     assert kept.key in owners
     assert gone.key not in owners
     await release(managers, kept)
+
+
+async def test_revisions_that_strangers_made_keep_nobody_from_being_in_step(site: Site, managers: Managers) -> None:
+    seen, missed = some_owner(), some_owner()
+    first = await allocate(managers, seen)
+    _, epoch, position, _ = await follow(site, 0, first.revision)
+    await allocate(managers, missed)
+    writer = await site.writer()
+    restarted, other = (writer + 1) % 3, (writer + 2) % 3
+    for number in range(5):
+        site.etcd.ctl("put", f"/stranger/{number}", "x")
+    await asyncio.to_thread(site.managers[restarted].terminate)
+    await site.start(restarted)
+    until, told = await until_synced(site, restarted, epoch, position)
+    assert told == {missed.key}
+    for number in (other, restarted, writer):
+        again, told = await until_synced(site, number, epoch, until)
+        assert (again, told) == (until, set())
+    for owner in (seen, missed):
+        await release(managers, owner)
+
+
+async def until_synced(site: Site, number: int, epoch: str, after: int) -> tuple[int, set[str]]:
+    """Resumes the feed of one manager: where it is in step, and the owners that it told of on the way. It must not begin anew."""
+    told = set()
+    managers = Managers([site.addresses[number]])
+    try:
+        async with asyncio.timeout(15):
+            async for message in managers.stub().Changes(pb.ChangesRequest(epoch=epoch, after_revision=after)):
+                match message.WhichOneof("event"):
+                    case "changes":
+                        for change in message.changes.changes:
+                            one = change.port_set.owner if change.WhichOneof("object") == "port_set" else change.deleted.owner
+                            told.add(convert.owner_from_proto(one).key)
+                    case "synced":
+                        return message.synced.revision, told
+                    case "reset":
+                        raise AssertionError("the feed began anew")
+        raise AssertionError("the feed ended")
+    finally:
+        await managers.close()
 
 
 async def test_without_a_quorum_writes_say_so_and_reads_go_on(site: Site, managers: Managers) -> None:
