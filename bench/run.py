@@ -12,7 +12,7 @@ from measure import Row, table
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "_output" / "bench.json"
-SCRIPTS = ("plugin_start", "cni_calls", "allocation_stream", "ipam_cost", "ipam_scale", "daemons", "watch_fanout")
+SCRIPTS = ("plugin_start", "cni_calls", "allocation_stream", "ipam_cost", "ipam_scale", "daemons", "watch_fanout", "handover")
 
 
 def main(names: list[str]) -> int:
