@@ -70,7 +70,7 @@ class Core:
         self.jobs = Jobs(store, self.cluster, self.committer, clock)
         may_write, allowed = self.role.may_write, self.role.allowed
         self.sets = PortSets(self.cluster, self.planner, self.jobs, may_write, allowed, self._sticky_until)
-        book = Book(self.cluster, self.committer, may_write, clock, wall)
+        book = Book(self.cluster, self.committer, may_write, clock, wall, self.recovery.in_step)
         self.nodes = Nodes(book, lambda name: self.reconciler.free(name))
         self.reconciler = Reconciler(self.cluster, store, self.jobs, self.sets, self.nodes.register, may_write, self.recovery)
         segmentation = settings.segmentation

@@ -52,7 +52,7 @@ class Recovery:
         async with self._lock:
             lineage, counter = counter_of(epoch)
             if lineage == self._standing.lineage and counter == self._standing.counter:
-                newest = await self.write({WRITER: self._role.name.encode()})  # the store's word, not what the feed has told so far
+                newest = await self.write({WRITER: self._role.name.encode()})  # the store's word, not what the feed told so far
                 if revision < newest:
                     return
             if not self._plausible(epoch, revision):
@@ -109,6 +109,15 @@ class Recovery:
         else:
             await self.write({}, [RECOVERING])
             log.info("recovered: allocations are served", epoch=self._cluster.epoch)
+
+    async def in_step(self) -> None:
+        """When it returns this manager knows all that was written, and nothing that was sent before comes any more. Raises
+        Unavailable."""
+        try:
+            await self._store.get([WRITER])
+        except StoreDown as error:
+            raise store_unavailable(error) from error
+        await self.write({WRITER: self._role.name.encode()})
 
     async def write(self, puts: Mapping[str, bytes], deletes: Collection[str] = ()) -> int:
         """Writes meta records; when it returns this manager knows them. Raises Unavailable."""

@@ -30,7 +30,8 @@ class Declared(Protocol):
 
 
 class Book:
-    """Commits changes of objects. `clock` is the monotonic clock in seconds, `wall` the time of day in nanoseconds since 1970."""
+    """Commits changes of objects. `clock` is the monotonic clock in seconds, `wall` the time of day in nanoseconds since 1970;
+    `in_step` returns once the state has all that the store has (Recovery.in_step)."""
 
     def __init__(
         self,
@@ -39,10 +40,12 @@ class Book:
         may_write: Callable[[], None],
         clock: Callable[[], float],
         wall: Callable[[], int],
+        in_step: Callable[[], Awaitable[None]],
     ) -> None:
         self.cluster, self.wall = cluster, wall
-        self._committer, self._may_write, self._clock = committer, may_write, clock
+        self._committer, self._may_write, self._clock, self._in_step = committer, may_write, clock, in_step
         self._lock = asyncio.Lock()
+        self._doubt = False  # a commit was not answered: what it did may not be known here
 
     async def change(self, step: Callable[[], Awaitable[T]]) -> T:
         """Runs a step that looks, decides and commits, alone among objects. It is run again when the store has moved on.
@@ -56,14 +59,18 @@ class Book:
         async with self._lock:
             for _ in range(_ATTEMPTS):
                 self._may_write()
+                if self._doubt:
+                    await self._in_step()
+                    self._doubt = False
                 try:
                     return await step()
                 except Conflict as conflict:
                     self.cluster.refresh(conflict.key, conflict.current, self._clock())
-                    last = conflict
+                    last, self._doubt = conflict, True
                 except NotWriter as error:
                     raise not_writer(error.writer) from error
                 except StoreDown as error:
+                    self._doubt = True
                     raise store_unavailable(error) from error
             raise Internal("INTERNAL", f"the store disagrees again and again, last about {last.key}")
 

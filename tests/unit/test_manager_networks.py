@@ -1,16 +1,18 @@
 """Networks: the same again is fine, what is in use is not hurt, and each refusal names who is in the way."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from harness.manager import addresses, allocate, core_on, held, named, network, pooled, release
 
-from knitter_common.errors import Exhausted, Exists, KnitterError, NotFound, Refused, Stale
-from knitter_common.model import Network, NetworkType, PodOwner, Subnet, Tenant, Wish
+from knitter_common.errors import Exhausted, Exists, KnitterError, NotFound, Refused, Stale, Unavailable
+from knitter_common.model import Network, NetworkType, PodOwner, Quota, Subnet, Tenant, Wish
 from knitter_manager.core import Core
 from knitter_manager.store.memory import MemorySpace, MemoryStore
+from knitter_manager.store.protocol import Commit, StoreDown
 
 SHAPE = network("control", pooled("10.1.0.0/24", ("10.1.0.10", "10.1.0.19"), gateway="10.1.0.1"), "2001:db8:1::/64", tenant="t1")
 
@@ -150,6 +152,37 @@ async def test_a_network_that_changes_while_ports_are_planned(core: Core) -> Non
     assert len(set(got)) == 6
     if not refused:
         assert all(int(text.rpartition(".")[2]) >= 14 for text in got)
+
+
+async def test_a_creation_without_an_answer_is_known_before_anything_else_is_created(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await core.tenants.create(Tenant("t1", quota=Quota(networks=1)))
+    commit, take = core.store.commit, core.feed._take
+    late: list[Sequence[Commit]] = []
+
+    async def unanswered(*asked: Any) -> int:
+        await commit(*asked)
+        raise StoreDown("no answer")
+
+    monkeypatch.setattr(core.feed, "_take", late.append)  # and the feed lags behind
+    monkeypatch.setattr(core.store, "commit", unanswered)
+    with pytest.raises(Unavailable) as raised:
+        await core.networks.create(SHAPE)
+    assert raised.value.reason == "STORE_UNAVAILABLE"
+    monkeypatch.setattr(core.store, "commit", commit)
+    again = asyncio.create_task(core.networks.create(SHAPE))
+    other = asyncio.create_task(core.networks.create(replace(SHAPE, name="other", subnets=())))
+    await asyncio.sleep(0.1)
+    assert not again.done()
+    monkeypatch.setattr(core.feed, "_take", take)
+    for commits in late:
+        take(commits)
+    assert (await again).name == SHAPE.name
+    with pytest.raises(KnitterError) as full:
+        await other
+    assert full.value.reason == "QUOTA_EXCEEDED"
+    assert len(core.cluster.networks) == 1
 
 
 async def test_it_is_all_there_after_a_restart() -> None:
