@@ -1,73 +1,29 @@
 """Real pods of Debian's containerd on Knitter: several interfaces, many at once, and everything that goes wrong on the way."""
 
-import json
-import re
-import shutil
+import contextlib
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from harness import containerd
-from harness.containerd import Containerd, Pod
-from harness.netns import ping
-from harness.node import Node, eventually, node_up
+from harness.cluster import Cluster, cluster_up, wishes
+from harness.containerd import Containerd
+from harness.netns import Traffic, ip, ping
+from harness.node import Node, eventually
+from harness.recorder import Recorder
 
 pytestmark = pytest.mark.skipif(bool(containerd.missing()), reason=f"no containerd here: {containerd.missing()}")
-
-NETWORKS = """
-apiVersion: knitter.io/v1
-kind: Network
-metadata: {name: control, namespace: t1}
-spec: {subnets: [{cidr: 10.71.0.0/24, gateway: 10.71.0.1}]}
----
-apiVersion: knitter.io/v1
-kind: Network
-metadata: {name: media, namespace: t1}
-spec: {mtu: 1400, subnets: [{cidr: 10.72.0.0/24}, {cidr: "2001:db8:72::/64", gateway: "2001:db8:72::1"}]}
-"""
-
-
-def wishes(*networks: str) -> dict[str, str]:
-    """The annotation for these networks as eth1, eth2 …"""
-    ports = [{"attach_to_network": name, "attributes": {"nic_name": f"eth{index}"}} for index, name in enumerate(networks, 1)]
-    return {"networks": json.dumps({"ports": ports})}
-
-
-@dataclass
-class Cluster:
-    """One node and its runtime."""
-
-    node: Node
-    runtime: Containerd
-
-    def pod(self, name: str, *networks: str) -> Pod:
-        """A running pod with a container."""
-        return self.runtime.start_container(self.runtime.run_pod(name, wishes(*networks)))
-
-    def address(self, pod: Pod, interface: str, version: int = 4) -> str:
-        """The pod's address on an interface, as the pod sees it."""
-        said = self.runtime.exec(pod, "ip", "-o", f"-{version}", "addr", "show", "dev", interface)
-        found = re.findall(r"inet6? (\S+)/\d+", said)
-        return next(address for address in found if not address.startswith("fe80"))
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A fresh node with the networks, and a containerd in its namespace."""
-    home = Path(tempfile.mkdtemp(prefix="kctd-"))
-    try:
-        with node_up("e2e") as node:
-            node.ctl("apply", "-f", "-", text=NETWORKS)
-            with Containerd(home, Path(node.lines["conf_dir"]), Path(node.lines["bin_dir"]), node.netns) as runtime:
-                yield Cluster(node, runtime)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    with cluster_up() as made:
+        yield made
 
 
 def test_a_pod_has_two_interfaces_beside_eth0_in_both_families(cluster: Cluster) -> None:
@@ -109,21 +65,31 @@ def test_a_bad_annotation_fails_the_pod_with_key_and_place(cluster: Cluster) -> 
     cluster.node.assert_nothing_left()
 
 
+def test_an_add_that_fails_half_way_takes_the_whole_pod_back(cluster: Cluster) -> None:
+    networks = {item["metadata"]["name"]: item["status"]["id"] for item in cluster.node.items("get", "networks", "-A")}
+    obstacle = f"kbr{networks['media']}"  # of the name that eth2's bridge needs; eth0 and eth1 are made by then
+    ip(cluster.node.netns, "link", "add", obstacle, "type", "bridge")
+    calls = Recorder(Path(cluster.node.lines["bin_dir"]))
+    with pytest.raises(grpc.RpcError) as caught:
+        cluster.runtime.run_pod("half", wishes("control", "media"))
+    assert f"link {obstacle} exists and is not Knitter's" in caught.value.details()
+    assert {call.code for call in calls.of("DEL")} == {0}
+    ip(cluster.node.netns, "link", "del", obstacle)
+    cluster.node.assert_nothing_left()
+    cluster.runtime.remove_pod(cluster.pod("whole", "control", "media"))
+    cluster.node.assert_nothing_left()
+
+
 def test_a_later_plugin_of_the_chain_fails_and_the_runtime_rolls_back(cluster: Cluster) -> None:
-    conflist = Path(cluster.node.lines["conf_dir"]) / "10-knitter.conflist"
     broken = Path(cluster.node.lines["bin_dir"]) / "broken"
     broken.write_text('#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] || exit 0\necho \'{"code":100,"msg":"broken on purpose"}\'\nexit 1\n')
     broken.chmod(0o755)
-    config = json.loads(conflist.read_text())
-    config["plugins"].append({"type": "broken"})
-    conflist.write_text(json.dumps(config))
-
-    def refused() -> bool:
-        with pytest.raises(grpc.RpcError) as caught:
-            cluster.runtime.remove_pod(cluster.runtime.run_pod("half", wishes("control")))
-        return "broken on purpose" in caught.value.details()
-
-    eventually(refused)  # the runtime reads a changed configuration when it notices
+    cluster.configure(lambda config: config["plugins"].append({"type": "broken"}))
+    calls = Recorder(broken.parent)
+    with pytest.raises(grpc.RpcError) as caught:
+        cluster.runtime.run_pod("half", wishes("control"))
+    assert "broken on purpose" in caught.value.details()
+    assert [call.code for call in (*calls.of("ADD"), *calls.of("DEL"))] == [0, 0]
     cluster.node.assert_nothing_left()
 
 
@@ -173,29 +139,42 @@ def _plugin_runs(node: Node) -> bool:
 
 
 @pytest.mark.parametrize("way", ["terminated", "killed"])
-def test_pods_live_on_without_the_agent_and_are_deleted_by_its_successor(cluster: Cluster, way: str) -> None:
-    one, two, three = (cluster.pod(name, "control") for name in ("one", "two", "three"))
-    if way == "killed":
-        cluster.node.kill("knitter-agent")
-    else:
-        cluster.node.signal("knitter-agent", signal.SIGTERM)
-    cluster.runtime.exec(one, "ping", "-c", "1", "-W", "3", cluster.address(two, "eth1"))
-    cluster.runtime.remove_pod(three)  # the agent is away: the DEL is kept on disk
-    cluster.node.up()
-    cluster.runtime.exec(one, "ping", "-c", "1", "-W", "3", cluster.address(two, "eth0"))
-    four = cluster.pod("four", "control")
-    cluster.runtime.exec(four, "ping", "-c", "1", "-W", "3", cluster.address(one, "eth1"))
+def test_traffic_goes_on_without_the_agent_and_pods_are_deleted_by_its_successor(cluster: Cluster, way: str) -> None:
+    one, two, three = (cluster.pod(name, "control", "media") for name in ("one", "two", "three"))
+    targets = [cluster.address(two, interface, version) for interface, version in (("eth0", 4), ("eth1", 4), ("eth2", 6))]
+    with contextlib.ExitStack() as stack:
+        inside = cluster.netns(one)
+        traffic = [stack.enter_context(Traffic(inside, target)) for target in targets]
+        traffic.append(stack.enter_context(Traffic(cluster.node.netns, targets[1])))
+        if way == "killed":
+            cluster.node.kill("knitter-agent")
+        else:
+            cluster.node.signal("knitter-agent", signal.SIGTERM)
+        cluster.runtime.remove_pod(three)  # the agent is away: the DEL is kept on disk
+        cluster.node.up()
+        four = cluster.pod("four", "control")
+        cluster.runtime.exec(four, "ping", "-c", "1", "-W", "3", targets[1])
+    assert [one.lost for one in traffic] == [0] * 4
+    assert all(one.answered for one in traffic)
     for pod in (one, two, four):
         cluster.runtime.remove_pod(pod)
     cluster.node.assert_nothing_left()
 
 
-def test_a_replaced_configuration_deletes_the_pods_of_the_one_before(cluster: Cluster) -> None:
-    pod = cluster.pod("old", "control", "media")
-    conf_dir = Path(cluster.node.lines["conf_dir"])
-    config = json.loads((conf_dir / "10-knitter.conflist").read_text())
-    config["plugins"][0]["x-comment"] = "another one"
-    (conf_dir / "05-new.conflist").write_text(json.dumps(config))
-    (conf_dir / "10-knitter.conflist").unlink()
-    cluster.runtime.remove_pod(pod)
+@pytest.mark.parametrize("name", ["10-knitter.conflist", "05-new.conflist"])
+def test_a_replaced_configuration_deletes_the_pods_of_the_one_before(cluster: Cluster, name: str) -> None:
+    old = cluster.pod("old", "control", "media")
+    calls = Recorder(Path(cluster.node.lines["bin_dir"]))
+
+    def change(config: dict[str, Any]) -> None:
+        config["cniVersion"] = "0.4.0"
+        config["plugins"][0] = {"type": "knitter-cni", "defaultNetwork": "t1/control", "new": True}
+
+    cluster.configure(change, name)
+    new = cluster.runtime.start_container(cluster.runtime.run_pod("new"))
+    cluster.runtime.exec(new, "ping", "-c", "1", "-W", "3", cluster.address(old, "eth1"))
+    for pod in (old, new):
+        cluster.runtime.remove_pod(pod)
+    assert all(call.stdin["new"] for call in calls.of("DEL"))
+    assert {call.environment["CNI_CONTAINERID"] for call in calls.of("DEL")} == {old.id, new.id}
     cluster.node.assert_nothing_left()

@@ -213,12 +213,16 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
         for point in sorted((point for point in points if point.startswith(str(self.home))), reverse=True):
             subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
 
-    def run_pod(self, name: str, annotations: Mapping[str, str] | None = None, namespace: str = "t1", timeout: float = 60.0) -> Pod:
-        """RunPodSandbox. Raises grpc.RpcError with the runtime's words."""
+    def run_pod(
+        self, name: str, annotations: Mapping[str, str] | None = None, namespace: str = "t1", timeout: float = 60.0,
+        ports: Mapping[int, int] | None = None,
+    ) -> Pod:  # fmt: skip
+        """RunPodSandbox. `ports` maps the node's TCP ports to the pod's. Raises grpc.RpcError with the runtime's words."""
         metadata = self._messages.PodSandboxMetadata(name=name, uid=str(uuid.uuid4()), namespace=namespace)
         config = self._messages.PodSandboxConfig(
             metadata=metadata, hostname=name, log_directory=str(self.home / "pods"), annotations=dict(annotations or {}),
             linux=self._messages.LinuxPodSandboxConfig(cgroup_parent=f"/knitter-test-{os.getpid()}"),
+            port_mappings=[self._messages.PortMapping(host_port=host, container_port=own) for host, own in (ports or {}).items()],
         )  # fmt: skip
         answer = self.stub.RunPodSandbox(self._messages.RunPodSandboxRequest(config=config), timeout=timeout)
         return Pod(answer.pod_sandbox_id, name, namespace, config)
@@ -241,6 +245,11 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
         said = answer.stdout.decode() + answer.stderr.decode()
         assert answer.exit_code == 0, f"{command}: exit {answer.exit_code}: {said}"
         return str(answer.stdout.decode())
+
+    def cni_configuration(self) -> str:
+        """The CNI configuration that the runtime has read, as it tells it."""
+        answer = self.stub.Status(self._messages.StatusRequest(verbose=True), timeout=10)
+        return str(answer.info.get("cniconfig", ""))
 
     def status(self, pod: Pod) -> tuple[list[str], dict[str, Any]]:
         """The pod's addresses as the runtime tells them, and its verbose info."""

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -88,8 +88,9 @@ def ip(path: str | None, *arguments: str) -> Any:
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
-def ping(path: str | None, address: str, *, timeout: float = 3.0, interval: float = 0.2, size: int = 56,
-         fragment: bool = True) -> float:
+def ping(
+    path: str | None, address: str, *, timeout: float = 3.0, interval: float = 0.2, size: int = 56, fragment: bool = True
+) -> float:
     """Sends ICMP echo requests from the namespace (None: from where the caller is) until one is answered, and returns that round
     trip in milliseconds. `size` is the payload in bytes; without `fragment` a packet too large for a link fails with OSError.
     Raises TimeoutError where nothing answers within `timeout` seconds."""
@@ -98,6 +99,39 @@ def ping(path: str | None, address: str, *, timeout: float = 3.0, interval: floa
         return _echo(address, timeout, interval, size, fragment)
 
     return work() if path is None else inside(path, work)
+
+
+class Traffic:
+    """Echo requests from a namespace to an address, one after the other while the block runs.
+
+    with Traffic(path, "10.1.0.2") as traffic:
+        ...
+    assert traffic.lost == 0 < traffic.answered
+    """
+
+    PAUSE, PATIENCE = 0.02, 2.0  # seconds between two requests, and until one counts as lost
+
+    def __init__(self, path: str, address: str) -> None:
+        self._path, self._address = path, address
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+        self.answered = self.lost = 0
+
+    def _send(self) -> None:
+        while not self._end.wait(self.PAUSE):
+            try:
+                ping(self._path, self._address, timeout=self.PATIENCE, interval=self.PATIENCE)
+                self.answered += 1
+            except TimeoutError:
+                self.lost += 1
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
 
 
 def _echo(address: str, timeout: float, interval: float, size: int, fragment: bool) -> float:

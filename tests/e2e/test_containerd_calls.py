@@ -1,0 +1,124 @@
+"""What Debian's containerd makes of CNI, call by call: DEL twice, both families, loopback, and the plugins chained after ours."""
+
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import containerd
+from harness.cluster import Cluster, cluster_up, wishes
+from harness.netns import inside, ip, ping
+from harness.recorder import Recorder
+
+pytestmark = pytest.mark.skipif(bool(containerd.missing()), reason=f"no containerd here: {containerd.missing()}")
+
+REFERENCE = Path("/usr/lib/cni")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with cluster_up() as made:
+        yield made
+
+
+def test_every_del_arrives_twice_the_second_without_namespace_and_result(cluster: Cluster) -> None:
+    calls = Recorder(Path(cluster.node.lines["bin_dir"]))
+    pod = cluster.pod("one", "control")
+    (added,) = calls.of("ADD")
+    netns = added.environment["CNI_NETNS"]
+    assert netns == cluster.netns(pod)
+    cluster.runtime.remove_pod(pod)
+    first, second = calls.of("DEL")
+    assert (first.environment.get("CNI_NETNS"), first.stdin["prevResult"]) == (netns, added.stdout)
+    assert (second.environment.get("CNI_NETNS", ""), second.stdin.get("prevResult")) == ("", None)
+    assert [(call.code, call.stdout) for call in (first, second)] == [(0, None)] * 2
+    cluster.node.assert_nothing_left()
+
+
+def test_a_primary_of_both_families_is_told_as_the_pods_addresses(cluster: Cluster) -> None:
+    one, two = (
+        cluster.runtime.start_container(cluster.runtime.run_pod(name, wishes("both", "media", first=0))) for name in ("one", "two")
+    )
+    for pod in (one, two):
+        told, _ = cluster.runtime.status(pod)
+        assert told == [cluster.address(pod, "eth0"), cluster.address(pod, "eth0", 6)]
+        for address in told:
+            ping(cluster.node.netns, address)
+    for version, gateway in ((4, "10.73.0.1"), (6, "2001:db8:73::1")):
+        cluster.runtime.exec(one, "ping", f"-{version}", "-c", "1", "-W", "3", cluster.address(two, "eth0", version))
+        cluster.runtime.exec(one, "ping", f"-{version}", "-c", "1", "-W", "3", gateway)
+        assert gateway in cluster.runtime.exec(one, "ip", f"-{version}", "route", "show", "default")
+    for pod in (one, two):
+        cluster.runtime.remove_pod(pod)
+    cluster.node.assert_nothing_left()
+
+
+def test_loopback_is_there_and_stays_while_interfaces_come_and_go(cluster: Cluster) -> None:
+    pod = cluster.pod("one", "control")
+    for target in ("127.0.0.1", "::1", cluster.address(pod, "eth1")):
+        cluster.runtime.exec(pod, "ping", "-c", "1", "-W", "3", target)
+    before = cluster.runtime.exec(pod, "ip", "-o", "addr", "show", "dev", "lo")
+    config = {"cniVersion": "1.0.0", "name": "second", "type": "knitter-cni", "tenant": "t1", "defaultNetwork": "t1/media"}
+    for verb in ("ADD", "DEL"):
+        cluster.node.plugin(verb, pod.id, cluster.netns(pod), "eth7", config)
+        assert cluster.runtime.exec(pod, "ip", "-o", "addr", "show", "dev", "lo") == before
+    cluster.runtime.remove_pod(pod)
+    cluster.node.assert_nothing_left()
+
+
+PORTMAP = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
+BANDWIDTH = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
+TUNING = {"type": "tuning", "sysctl": {"net.ipv4.conf.eth0.arp_notify": "1"}, "mac": "02:00:00:00:77:01"}
+
+
+def queues(netns: str) -> str:
+    """The queueing disciplines of a namespace."""
+    done = subprocess.run(["tc", "-n", Path(netns).name, "qdisc", "show"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.skipif(
+    not all((REFERENCE / name).exists() for name in ("portmap", "bandwidth", "tuning")),
+    reason="Debian's containernetworking-plugins are not installed",
+)
+def test_portmap_bandwidth_and_tuning_work_on_what_knitter_made(cluster: Cluster) -> None:
+    cluster.configure(lambda config: config["plugins"].extend([TUNING, BANDWIDTH, PORTMAP]))
+    annotations = {**wishes("control"), "kubernetes.io/ingress-bandwidth": "8M", "kubernetes.io/egress-bandwidth": "8M"}
+    pod = cluster.runtime.start_container(cluster.runtime.run_pod("web", annotations, ports={18080: 80}))
+    assert "02:00:00:00:77:01" in cluster.runtime.exec(pod, "ip", "link", "show", "dev", "eth0")
+    assert cluster.runtime.exec(pod, "cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify") == "1\n"
+    assert queues(cluster.node.netns).count("tbf") == 2  # towards the pod, and out of it through an ifb
+    with contextlib.closing(inside(cluster.netns(pod), lambda: socket.create_server(("0.0.0.0", 80)))) as server:
+        server.settimeout(10)
+        gateway = cluster.runtime.exec(pod, "ip", "-4", "route", "show", "default").split()[2]
+        with contextlib.closing(inside(cluster.node.netns, lambda: socket.create_connection((gateway, 18080), 10))) as client:
+            served, peer = server.accept()
+            served.close()
+            assert client.recv(1) == b""
+            assert peer
+    cluster.runtime.remove_pod(pod)
+    assert "tbf" not in queues(cluster.node.netns)
+    cluster.node.assert_nothing_left()
+
+
+def test_knitter_adds_to_the_interface_that_another_plugin_made(cluster: Cluster, tmp_path: Path) -> None:
+    ranges = [[{"subnet": "10.88.0.0/24"}], [{"subnet": "2001:db8:88::/64"}]]
+    ipam = {"type": "host-local", "dataDir": str(tmp_path), "ranges": ranges}
+    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": ipam}
+    calls = Recorder(Path(cluster.node.lines["bin_dir"]))
+    cluster.configure(lambda config: config["plugins"].insert(0, bridge))
+    pod = cluster.pod("chained", "control")
+    told, _ = cluster.runtime.status(pod)
+    assert told == [cluster.address(pod, "eth0"), cluster.address(pod, "eth0", 6)] == ["10.88.0.2", "2001:db8:88::2"]
+    (added,) = calls.of("ADD")
+    assert added.stdout == added.stdin["prevResult"]
+    cluster.runtime.exec(pod, "ping", "-c", "1", "-W", "3", "10.88.0.1")
+    ping(cluster.node.netns, cluster.address(pod, "eth1"))
+    (row,) = cluster.node.attachments()
+    assert row["interfaces"].startswith("eth1")
+    cluster.runtime.remove_pod(pod)
+    ip(cluster.node.netns, "link", "del", "cni0")  # which its plugin leaves behind
+    cluster.node.assert_nothing_left()
+    assert not list(tmp_path.glob("knitter/10.*"))
