@@ -7,11 +7,11 @@ Inside, a result is a dictionary in the shape of 1.1.0 without `cniVersion`. Dif
     0.3.1, 0.4.0  as 1.0.0, and each of `ips` has a `version`, "4" or "6"
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from knitter_agent.cni.versions import SUPPORTED
-from knitter_agent.drivers.routes import planned_routes
+from knitter_agent.drivers import Changed, planned_routes
 from knitter_common.errors import Invalid
 from knitter_common.model import Dns, Port
 
@@ -85,17 +85,25 @@ def read(raw: Mapping[str, Any], fallback_version: str, place: str = "prevResult
     return result
 
 
-def differences(told: Mapping[str, Any], ours: Mapping[str, Any], interface: str) -> Sequence[str]:
-    """What of our primary interface a prevResult tells differently: its MAC, its addresses. Other plugins may have added more."""
-    found: list[str] = []
-    mine, theirs = _inside(ours, interface), _inside(told, interface)
-    if theirs is None:
+def differences(told: Mapping[str, Any], ours: Mapping[str, Any], interface: str) -> list[str]:
+    """What a prevResult lacks of our primary interface: itself, its addresses. Other plugins may have added more."""
+    if _inside(told, interface) is None:
         return [f"prevResult has no interface {interface}"]
-    if mine is not None and str(theirs.get("mac", "")).lower() not in ("", mine.get("mac")):
-        found.append(f"{interface}: prevResult has the MAC {theirs['mac']}, ADD told {mine.get('mac')}")
     told_ips = {str(entry.get("address", "")).lower() for entry in told.get("ips", ())}
     lacking = [entry["address"] for entry in ours.get("ips", ()) if entry["address"] not in told_ips]
-    return found + [f"{interface}: prevResult lacks the address {address}" for address in lacking]
+    return [f"{interface}: prevResult lacks the address {address}" for address in lacking]
+
+
+def changed_since(told: Mapping[str, Any], ours: Mapping[str, Any], interface: str) -> Changed:
+    """What a prevResult says that later plugins made of our primary interface."""
+    theirs = _inside(told, interface) or {}
+    mtu = theirs.get("mtu")
+    told_routes = {str(entry.get("dst", "")).lower() for entry in told.get("routes", ())}
+    return Changed(
+        mac=str(theirs.get("mac", "")).lower(),
+        mtu=mtu if isinstance(mtu, int) else 0,
+        routes=frozenset(str(entry["dst"]) for entry in ours.get("routes", ())) - told_routes,
+    )
 
 
 def _inside(result: Mapping[str, Any], interface: str) -> Mapping[str, Any] | None:

@@ -1,12 +1,22 @@
 """The drivers, by network type."""
 
 from knitter_agent.drivers.bridge import BridgeDriver
-from knitter_agent.drivers.protocol import Driver, HostInterface, Mended, Wiring
+from knitter_agent.drivers.protocol import UNCHANGED, Changed, Driver, HostInterface, Mended, Wiring
 from knitter_agent.drivers.routes import planned_routes, settle_defaults
 from knitter_common.errors import Refused
 from knitter_common.model import NetworkType
 
-__all__ = ["Driver", "HostInterface", "Mended", "Wiring", "driver_for", "planned_routes", "settle_defaults"]
+__all__ = [
+    "UNCHANGED",
+    "Changed",
+    "Driver",
+    "HostInterface",
+    "Mended",
+    "Wiring",
+    "driver_for",
+    "planned_routes",
+    "settle_defaults",
+]
 
 _DRIVERS: dict[NetworkType, Driver] = {NetworkType.BRIDGE: BridgeDriver()}
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from knitter_agent.drivers import masquerade
 from knitter_agent.drivers.bridge_check import differences
 from knitter_agent.drivers.bridge_intent import BridgeIntent
-from knitter_agent.drivers.protocol import HostInterface, Mended, Wiring
+from knitter_agent.drivers.protocol import UNCHANGED, Changed, HostInterface, Mended, Wiring
 from knitter_agent.drivers.readiness import await_ready
 from knitter_agent.netlink import Kernel, Namespace, sysctl, wire
 from knitter_common.errors import Exists, KnitterError, Refused
@@ -56,9 +56,9 @@ class BridgeDriver:
         else:
             _delete(kernel, doomed)
 
-    def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> Sequence[str]:
+    def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring, changed: Changed = UNCHANGED) -> Sequence[str]:
         """See `bridge_check`."""
-        return differences(kernel, sandbox, BridgeIntent.of(wiring))
+        return differences(kernel, sandbox, BridgeIntent.of(wiring), changed)
 
     def repair(self, kernel: Kernel, wirings: Sequence[Wiring]) -> Mended:
         """Bridges, their gateways, and the ports on them."""

@@ -4,12 +4,13 @@ import socket
 from collections.abc import Iterable, Iterator
 
 from knitter_agent.drivers.bridge_intent import BridgeIntent
+from knitter_agent.drivers.protocol import UNCHANGED, Changed
 from knitter_agent.netlink import Kernel, Namespace, wire
 from knitter_agent.netlink.conversation import Answer
 
 
-def differences(kernel: Kernel, sandbox: Namespace, intent: BridgeIntent) -> list[str]:
-    """What differs, from the pod outwards. Nothing is changed."""
+def differences(kernel: Kernel, sandbox: Namespace, intent: BridgeIntent, changed: Changed = UNCHANGED) -> list[str]:
+    """What differs, from the pod outwards; `changed` says what later plugins made of the interface. Nothing is touched."""
     inner = _link(sandbox.talk.ask(wire.get_link(intent.interface))[0])
     host, bridge, number = (answer for answer in kernel.talk.ask(
         wire.get_link(intent.host), wire.get_link(intent.bridge), wire.get_namespace_id(sandbox.fd)))
@@ -18,9 +19,9 @@ def differences(kernel: Kernel, sandbox: Namespace, intent: BridgeIntent) -> lis
     if inner is None:
         found.append(f"interface {intent.interface}: expected in {sandbox.path}, found none")
     else:
-        found += _interface(intent, inner)
+        found += _interface(intent, inner, changed)
         found += _addresses(sandbox, intent, inner.index)
-        found += _routes(sandbox, intent, inner.index)
+        found += _routes(sandbox, intent, inner.index, changed)
     found += _pair(intent, inner, outer, wire.parse_namespace_id(number.body))
     found += _bridge(kernel, intent, outer, shared)
     return found
@@ -30,16 +31,16 @@ def _link(answer: Answer) -> wire.Link | None:
     return wire.parse_link(answer.body) if answer.body else None
 
 
-def _interface(intent: BridgeIntent, link: wire.Link) -> Iterator[str]:
-    name = intent.interface
+def _interface(intent: BridgeIntent, link: wire.Link, changed: Changed) -> Iterator[str]:
+    name, mtu, mac = intent.interface, changed.mtu or intent.mtu, changed.mac or intent.mac
     if link.kind != "veth":
         yield f"interface {name}: expected a veth, found a {link.kind or 'device'}"
     if not link.up:
         yield f"interface {name}: expected up, found down"
-    if link.mtu != intent.mtu:
-        yield f"interface {name}: expected MTU {intent.mtu}, found {link.mtu}"
-    if link.mac != intent.mac:
-        yield f"interface {name}: expected MAC {intent.mac}, found {link.mac}"
+    if link.mtu != mtu:
+        yield f"interface {name}: expected MTU {mtu}, found {link.mtu}"
+    if link.mac != mac:
+        yield f"interface {name}: expected MAC {mac}, found {link.mac}"
 
 
 def _addresses(sandbox: Namespace, intent: BridgeIntent, index: int) -> Iterator[str]:
@@ -49,12 +50,14 @@ def _addresses(sandbox: Namespace, intent: BridgeIntent, index: int) -> Iterator
             yield f"interface {intent.interface}: expected address {address}, found {_listed(found)}"
 
 
-def _routes(sandbox: Namespace, intent: BridgeIntent, index: int) -> Iterator[str]:
+def _routes(sandbox: Namespace, intent: BridgeIntent, index: int, changed: Changed) -> Iterator[str]:
     found: list[wire.RouteEntry] = []
     for family, mark in ((socket.AF_INET, "."), (socket.AF_INET6, ":")):
         if any(mark in route.destination for route in intent.routes):
             found += [wire.parse_route(body, index) for body in sandbox.talk.dump(wire.dump_routes(index, family))]
     for route in intent.routes:
+        if route.destination in changed.routes:
+            continue
         candidates = [entry for entry in found if entry.destination == route.destination]
         if not any(entry.gateway == route.gateway and (not route.metric or entry.metric == route.metric) and entry.mtu == route.mtu
                    for entry in candidates):
@@ -77,6 +80,8 @@ def _pair(intent: BridgeIntent, inner: wire.Link | None, outer: wire.Link | None
         yield f"interface {intent.interface}: expected link {intent.host} on the node up, found it down"
     if outer.mtu != intent.mtu:
         yield f"interface {intent.interface}: expected MTU {intent.mtu} on link {intent.host}, found {outer.mtu}"
+    if outer.mac != intent.host_mac:
+        yield f"interface {intent.interface}: expected MAC {intent.host_mac} on link {intent.host}, found {outer.mac}"
 
 
 def _bridge(kernel: Kernel, intent: BridgeIntent, outer: wire.Link | None, bridge: wire.Link | None) -> Iterator[str]:

@@ -39,6 +39,19 @@ class Mended:
     lost: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What later plugins of a chain made of an interface inside the pod, as the runtime tells it: its MAC ("": nothing told), its
+    MTU in bytes (0: nothing told), and destinations of routes that are not told any more."""
+
+    mac: str = ""
+    mtu: int = 0
+    routes: frozenset[str] = frozenset()
+
+
+UNCHANGED = Changed()
+
+
 class Driver(Protocol):
     """One network type."""
 
@@ -58,8 +71,9 @@ class Driver(Protocol):
         """Undoes many at once, gathered so that the kernel's grace period is paid once. Missing is success; a link of that name
         that is not ours stays. The sandbox need not exist. What a network has on the node (its bridge) goes with its last port."""
 
-    def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> Sequence[str]:
-        """What differs from the wiring, one sentence each that names the interface, the expected and the found value."""
+    def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring, changed: Changed = UNCHANGED) -> Sequence[str]:
+        """What differs from the wiring as it was `changed` since, one sentence each that names the interface, the expected and the
+        found value."""
 
     def repair(self, kernel: Kernel, wirings: Sequence[Wiring]) -> Mended:
         """Makes the node's side of these wirings whole again, for example after a restart of the host's network that removed the

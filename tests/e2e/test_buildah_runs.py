@@ -1,4 +1,4 @@
-"""A second caller, no Kubernetes anywhere: buildah runs a container whose networks the CNI configuration names; and cnitool."""
+"""A second caller, no Kubernetes anywhere: buildah runs a container whose networks the CNI configuration names."""
 
 import json
 import os
@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.go_tools import go_tool
-from harness.netns import entered, network_namespace
+from harness.netns import entered
 from harness.node import Node, node_up
 
 NETWORKS = """
@@ -100,17 +99,3 @@ def test_a_container_of_buildah_gets_the_configurations_networks_and_leaves_noth
         node.assert_nothing_left()
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-def test_cnitool_adds_checks_and_deletes(node: Node) -> None:
-    cnitool = go_tool("github.com/containernetworking/cni/cnitool", "v1.2.3")
-    with network_namespace("cnitool") as sandbox:
-        environment = {**os.environ, "NETCONFPATH": node.lines["conf_dir"], "CNI_PATH": node.lines["bin_dir"]}
-        for verb in ("add", "check", "del"):
-            done = subprocess.run(
-                [cnitool, verb, "functions", sandbox], env=environment, capture_output=True, text=True, check=False, timeout=30
-            )
-            assert done.returncode == 0, f"{verb}: {done.stdout}{done.stderr}"
-            if verb == "add":
-                assert json.loads(done.stdout)["ips"][0]["address"].startswith("10.81.0.")
-        node.assert_nothing_left()

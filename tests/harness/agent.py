@@ -25,7 +25,7 @@ from harness.netns import entered
 from knitter.v1 import agent_pb2, agent_pb2_grpc, manager_pb2, manager_pb2_grpc
 from knitter_agent.attachment import Attachments, Delegates, Tools
 from knitter_agent.cni import Call, parse_call
-from knitter_agent.drivers import HostInterface, Mended, Wiring, planned_routes
+from knitter_agent.drivers import UNCHANGED, Changed, HostInterface, Mended, Wiring, planned_routes
 from knitter_agent.journal import Journal, open_journal
 from knitter_agent.manager_client import Granted
 from knitter_agent.netlink import Kernel, Namespace
@@ -275,7 +275,7 @@ class FakeKernel:
         self.repaired.append([wiring.interface for wiring in wirings])
         return Mended()
 
-    def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> Sequence[str]:
+    def check(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring, changed: Changed = UNCHANGED) -> Sequence[str]:
         """As Driver."""
         missing = [] if (sandbox.cookie, wiring.interface) in self.made else [f"{wiring.interface} is missing"]
         return [*missing, *self.differences]

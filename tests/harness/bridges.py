@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.netns import entered, ip, network_namespace
-from knitter_agent.drivers import Driver, HostInterface, Wiring, driver_for
+from knitter_agent.drivers import UNCHANGED, Changed, Driver, HostInterface, Wiring, driver_for
 from knitter_agent.netlink import Kernel, Namespace
 from knitter_common.model import NetworkType, Port, PortAddress
 
@@ -77,10 +77,10 @@ class BridgeNode:
         """DEL."""
         self.driver.detach(self.kernel, wirings)
 
-    def check(self, sandbox: str, wiring: Wiring) -> list[str]:
+    def check(self, sandbox: str, wiring: Wiring, changed: Changed = UNCHANGED) -> list[str]:
         """CHECK."""
         with Namespace(sandbox) as opened:
-            return list(self.driver.check(self.kernel, opened, wiring))
+            return list(self.driver.check(self.kernel, opened, wiring, changed))
 
     def links(self) -> set[str]:
         """The names of the node's links but loopback."""

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from knitter_agent.cni import failure
-from knitter_agent.cni.result import differences, of_port, read, written
-from knitter_agent.drivers import settle_defaults
+from knitter_agent.cni.result import changed_since, differences, of_port, read, written
+from knitter_agent.drivers import Changed, settle_defaults
 from knitter_common.errors import REASONS, Invalid
 from knitter_common.model import Dns, Port, PortAddress, Route
 
@@ -80,9 +80,20 @@ def test_what_a_runtime_tells_differently() -> None:
     told = read(json.loads(json.dumps(written(RESULT, "0.4.0"))), "0.4.0")
     assert differences(told, RESULT, "eth0") == []
     told["ips"] = told["ips"][:1]
-    told["interfaces"][1]["mac"] = "02:00:00:00:00:99"
-    assert len(differences(told, RESULT, "eth0")) == 2
+    assert len(differences(told, RESULT, "eth0")) == 1
     assert differences({"interfaces": []}, RESULT, "eth0") == ["prevResult has no interface eth0"]
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
+def test_what_later_plugins_changed_is_read_from_the_result(version: str) -> None:
+    told = json.loads(json.dumps(written(RESULT, version)))
+    mac = RESULT["interfaces"][1]["mac"]
+    mtu = RESULT["interfaces"][1]["mtu"] if version == "1.1.0" else 0
+    assert changed_since(read(told, version), RESULT, "eth0") == Changed(mac, mtu)
+    told["interfaces"][1] |= {"mac": "02:00:00:00:00:AA"} | ({"mtu": 1300} if version == "1.1.0" else {})
+    gone = told["routes"].pop(0)["dst"]
+    expected = Changed("02:00:00:00:00:aa", 1300 if version == "1.1.0" else 0, frozenset((gone,)))
+    assert changed_since(read(told, version), RESULT, "eth0") == expected
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))
