@@ -7,13 +7,13 @@ failure on ADD is our failure; DEL runs in reverse order.
 import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from knitter_agent.cni.result import read
+from knitter_agent.cni.result import read, written
 from knitter_agent.record import Delegation, Key
-from knitter_common.errors import Internal, Invalid, KnitterError
+from knitter_common.errors import Internal, Invalid, KnitterError, Unavailable
 
 _LIMIT = 4 * 1024 * 1024  # of a delegate's output, in bytes
 
@@ -61,22 +61,29 @@ class Delegates:
         """Runs CHECK along the chain, in order, for versions that have it."""
         await self._all("CHECK", [one for one in chain if str(one.conf["cniVersion"]) >= "0.4.0"], around, result)
 
-    async def collect_garbage(self, chain: Sequence[Delegation], around: Surroundings, valid: Sequence[Mapping[str, str]]) -> None:
-        """Runs GC along the chain with the list of what is valid."""
+    async def collect_garbage(
+        self, chain: Sequence[Delegation], around: Surroundings, valid: Callable[[str], Sequence[Mapping[str, str]]]
+    ) -> None:
+        """Runs GC along the chain; `valid` lists what is valid of a network of that name."""
         told = [
-            Delegation({**one.conf, "cni.dev/valid-attachments": list(valid)}, one.interface) for one in chain if _since_1_1(one)
+            Delegation({**one.conf, "cni.dev/valid-attachments": list(valid(str(one.conf["name"])))}, one.interface)
+            for one in chain
+            if _since_1_1(one)
         ]
         await self._all("GC", told, around, None)
 
     async def status(self, chain: Sequence[Delegation], around: Surroundings) -> None:
-        """Runs STATUS along the chain."""
-        await self._all("STATUS", [one for one in chain if _since_1_1(one)], around, None)
+        """Runs STATUS along the chain. Raises Unavailable(CNI_NOT_READY) with the first error: no ADD can be served without it."""
+        try:
+            await self._all("STATUS", [one for one in chain if _since_1_1(one)], around, None)
+        except KnitterError as error:
+            raise Unavailable("CNI_NOT_READY", error.message) from error
 
     async def _all(self, verb: str, chain: Sequence[Delegation], around: Surroundings, result: Mapping[str, Any] | None) -> None:
         first: KnitterError | None = None
         for delegation in chain:
             try:
-                await self._run(verb, delegation, around, result if str(delegation.conf["cniVersion"]) >= "0.4.0" else None)
+                await self._run(verb, delegation, around, _readable(result, str(delegation.conf["cniVersion"])))
             except KnitterError as error:
                 first = first or error
         if first is not None:
@@ -105,6 +112,17 @@ class Delegates:
         if process.returncode != 0:
             raise _failure(kind, verb, process.returncode, output, complaint)
         return output
+
+
+def _readable(result: Mapping[str, Any] | None, version: str) -> Mapping[str, Any] | None:
+    """The `prevResult` of a verb but ADD, as a delegate of that version reads it; what we cannot read goes as it came."""
+    if result is None or version < "0.4.0":
+        return None
+    try:
+        same = result.get("cniVersion") == version
+        return result if same else written(read(result, version), version)
+    except Invalid:
+        return result
 
 
 def _since_1_1(delegation: Delegation) -> bool:

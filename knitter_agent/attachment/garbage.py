@@ -46,11 +46,16 @@ class Collector:
 
     async def _delegates(self, call: Call) -> None:
         chain = tuple(Delegation(conf, call.interface) for conf in call.conf.delegates)
-        if not chain:
-            return
-        valid = [
-            {"containerID": key.container_id, "ifname": key.interface}
-            for key, record in self._tools.journal.records.items()
-            if key.network == call.conf.name and record.state is not State.DETACHING
-        ]
-        await self._tools.delegates.collect_garbage(chain, Surroundings(Key(call.conf.name, "", ""), "", "", call.path), valid)
+        if chain:
+            around = Surroundings(Key(call.conf.name, "", ""), "", "", call.path)
+            await self._tools.delegates.collect_garbage(chain, around, lambda name: self._valid(call, name))
+
+    def _valid(self, call: Call, name: str) -> list[dict[str, str]]:
+        """What is valid of a delegate's network: what the journal holds of it, also by other networks of ours that share the
+        delegate, and what the runtime lists, which knows what a journal that was lost does not."""
+        valid = set(call.conf.valid or ())
+        for key, record in self._tools.journal.records.items():
+            names = {delegation.conf["name"] for delegation in record.delegations}
+            if record.state is not State.DETACHING and (key.network == call.conf.name or name in names):
+                valid.add((key.container_id, key.interface))
+        return [{"containerID": container_id, "ifname": interface} for container_id, interface in sorted(valid)]

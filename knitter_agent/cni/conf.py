@@ -10,7 +10,7 @@ them. Unknown keys are ignored: other tools add theirs.
 | `delegate` | another plugin's configuration (or a list `{"plugins": […]}`) that makes the primary interface |
 | `networks` | the further interfaces, where no annotation tells them |
 | `dns` | told in the result unless the network has its own |
-| `runtimeConfig` | `io.kubernetes.cri.pod-annotations`; `ips` and `mac` for the primary interface |
+| `runtimeConfig` | `io.kubernetes.cri.pod-annotations`; `ips` and `mac` for the primary interface; what delegates declare |
 | `prevResult` | on ADD: the primary interface exists already |
 | `cni.dev/valid-attachments` | on GC: what is valid |
 """
@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from knitter_agent.cni.capabilities import ANNOTATIONS, handed_on, require_taken
 from knitter_agent.cni.result import read
 from knitter_agent.cni.versions import SUPPORTED, require_version
 from knitter_common.addresses import mac as parse_mac
@@ -29,7 +30,6 @@ from knitter_common.errors import Invalid
 from knitter_common.model import Dns
 from knitter_common.names import dns_label
 
-ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 
 # "Must start with an alphanumeric character, optionally followed by any combination of one or more alphanumeric characters,
@@ -75,7 +75,7 @@ def parse_conf(stdin: bytes, verb: str) -> NetConf:
     if verb == "DEL":
         return NetConf(name, kind, version, delegates=_delegates_leniently(raw), prev_result=_object_leniently(raw, "prevResult"))
     runtime = _object(raw, "runtimeConfig") or {}
-    return NetConf(
+    conf = NetConf(
         name,
         kind,
         version,
@@ -89,6 +89,10 @@ def parse_conf(stdin: bytes, verb: str) -> NetConf:
         dns=_dns(raw),
         valid=_valid(raw) if verb == "GC" else None,
     )
+    if verb == "ADD":
+        chained = conf.prev_result is not None
+        require_taken(runtime, () if chained else conf.delegates, not (chained or conf.delegates))
+    return conf
 
 
 def version_of(stdin: bytes) -> str:
@@ -154,8 +158,13 @@ def _delegates(raw: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         if not isinstance(kind, str) or not kind or "/" in kind or kind in (".", ".."):
             raise _bad(f"{place}.type", "is missing" if kind is None else f"{_shown(kind)} is not the name of a plugin")
     version = delegate.get("cniVersion", raw["cniVersion"])
+    if version not in SUPPORTED:
+        raise _bad("delegate.cniVersion", f"{_shown(version)} is none of {', '.join(SUPPORTED)}")
     name = delegate.get("name", raw["name"])
-    return tuple({**plugin, "cniVersion": version, "name": name} for plugin in chain)
+    if not isinstance(name, str) or not name:
+        raise _bad("delegate.name", f"must be a text, not {_shown(name)}")
+    runtime = _object_leniently(raw, "runtimeConfig") or {}
+    return tuple({**handed_on(plugin, runtime), "cniVersion": version, "name": name} for plugin in chain)
 
 
 def _delegates_leniently(raw: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

@@ -1,5 +1,6 @@
 """Delegates and chains: another plugin makes the primary interface, Knitter the further ones. Reference and scripted plugins."""
 
+import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from harness.agent import AgentProcess, SmallManager, agent_in, gone
 from harness.netns import ip, network_namespace, ping
+from harness.plugin import Plugin
 
 from knitter.v1.agent_pb2 import ATTACHMENT_STATE_ATTACHED
 
@@ -115,6 +117,42 @@ async def test_a_delegate_makes_the_primary_and_knitter_the_others(
     assert scripts.stdin("first", "DEL")["prevResult"] == RESULT
 
 
+async def test_delegates_get_what_they_declare_of_what_the_runtime_asks(
+    agent: AgentProcess, scripts: Scripts, sandbox: str
+) -> None:
+    asked = {"portMappings": [{"hostPort": 1, "containerPort": 2}], "ips": ["10.9.0.7"], "dns": {}, "x": {"y": 1}}
+    first = {"type": "first", "capabilities": {"ips": True, "x": True, "bandwidth": True, "portMappings": False}}
+    second = {"type": "second", "capabilities": {"portMappings": True}}
+    conf = {"delegate": {"plugins": [first, second]}, "runtimeConfig": asked, "capabilities": dict.fromkeys(asked, True)}
+    code, result = await agent.call("ADD", "c1", sandbox, "eth0", conf, scripts.path)
+    assert code == 0, result
+    for verb in ("CHECK", "DEL"):
+        assert (await agent.call(verb, "c1", sandbox, "eth0", {**conf, "prevResult": result}, scripts.path))[0] == 0
+    for verb in ("ADD", "CHECK", "DEL"):
+        told = [scripts.stdin(name, verb) for name in ("first", "second")]
+        assert [one["runtimeConfig"] for one in told] == [
+            {"ips": asked["ips"], "x": asked["x"]},
+            {"portMappings": asked["portMappings"]},
+        ]
+        assert not any("capabilities" in one for one in told)
+
+
+async def test_each_delegate_gets_results_in_its_own_version(agent: AgentProcess, scripts: Scripts, sandbox: str) -> None:
+    old = {**RESULT, "cniVersion": "0.4.0", "ips": [{"version": "4", **RESULT["ips"][0]}]}  # type: ignore[index]
+    (scripts.home / "result").write_text(json.dumps(old))
+    conf: dict[str, Any] = {"cniVersion": "1.1.0", **CHAIN, "delegate": {**CHAIN["delegate"], "cniVersion": "0.4.0"}}
+    code, result = await agent.call("ADD", "c1", sandbox, "eth0", conf, scripts.path)
+    assert (code, result["cniVersion"], "version" in result["ips"][0]) == (0, "1.1.0", False)
+    told = {**conf, "prevResult": result}
+    assert await agent.call("CHECK", "c1", sandbox, "eth0", told, scripts.path) == (0, None)
+    assert await agent.call("DEL", "c1", sandbox, "eth0", told, scripts.path) == (0, None)
+    assert await agent.call("DEL", "c1", sandbox, "eth0", told, scripts.path) == (0, None)  # without a record any more
+    await gone(agent)
+    assert await agent.call("DEL", "c1", sandbox, "eth0", told, scripts.path) == (0, None)
+    for verb in ("CHECK", "DEL"):
+        assert scripts.stdin("first", verb)["prevResult"] == old
+
+
 async def test_delegates_are_deleted_by_the_record_of_add(agent: AgentProcess, scripts: Scripts, sandbox: str) -> None:
     await agent.call("ADD", "c1", sandbox, "eth0", CHAIN, scripts.path)
     scripts.log()
@@ -207,7 +245,39 @@ async def test_gc_and_status_reach_delegates_that_have_them(agent: AgentProcess,
         assert attached == ["c2"]
         scripts.failing("second", "STATUS")
         code, error = await agent.call("STATUS", "", "", "", conf, scripts.path)
-        assert (code, error["code"]) == (1, 112)
+        assert (code, error["code"]) == (1, 50)
+        assert "second: STATUS failed: no luck (code 104): today" in error["msg"]
+
+
+async def test_a_status_that_hangs_is_bounded(agent: AgentProcess, tmp_path: Path) -> None:
+    hanging = tmp_path / "hanging"
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.chmod(0o755)
+    plugin = Plugin(agent.home)
+    stdin = json.dumps({"cniVersion": "1.1.0", "name": "knitter", "type": "knitter-cni", "delegate": {"type": "hanging"}})
+    outcome = await plugin.call("STATUS", stdin.encode(), {"CNI_PATH": str(tmp_path)})
+    assert outcome.error["code"] == 50
+    assert outcome.seconds < 5
+
+
+async def test_a_delegate_shared_by_networks_keeps_what_is_valid_in_each(
+    agent: AgentProcess, scripts: Scripts, sandbox: str
+) -> None:
+    shared = {"cniVersion": "1.1.0", **CHAIN, "delegate": {**CHAIN["delegate"], "cniVersion": "1.1.0"}}
+    own = {**shared, "networks": "t1/control@net2", "delegate": {**shared["delegate"], "name": "own"}}
+    confs = {"one": {**shared, "name": "one"}, "two": {**shared, "name": "two"}, "three": {**own, "name": "three"}}
+    with contextlib.ExitStack() as stack:
+        for name, conf in confs.items():
+            pod = stack.enter_context(network_namespace(name))
+            assert (await agent.call("ADD", f"c-{name}", pod, "eth0", conf, scripts.path))[0] == 0
+        listed = [{"containerID": "c-one", "ifname": "eth0"}, {"containerID": "unrecorded", "ifname": "eth0"}]
+        conf = {**confs["one"], "cni.dev/valid-attachments": listed}
+        assert await agent.call("GC", "", "", "", conf, scripts.path) == (0, None)
+        told = {entry["containerID"] for entry in scripts.stdin("first", "GC")["cni.dev/valid-attachments"]}
+        assert told == {"c-one", "c-two", "unrecorded"}  # of its own name; what the journal lost is the runtime's to know
+        assert await agent.call("GC", "", "", "", {**conf, "cni.dev/valid-attachments": []}, scripts.path) == (0, None)
+        told = {entry["containerID"] for entry in scripts.stdin("first", "GC")["cni.dev/valid-attachments"]}
+        assert told == {"c-two"}
 
 
 async def test_a_previous_result_is_passed_through_and_its_maker_left_alone(
@@ -224,22 +294,48 @@ async def test_a_previous_result_is_passed_through_and_its_maker_left_alone(
     assert scripts.log() == []
 
 
+DELEGATES: dict[str, dict[str, Any]] = {
+    "bridge": {"type": "bridge", "bridge": "cni-test0", "isGateway": True},
+    "ptp": {"type": "ptp"},
+    "macvlan": {"type": "macvlan", "master": "uplink", "mode": "bridge"},
+}
+RANGES = [[{"subnet": "10.77.0.0/24"}], [{"subnet": "2001:db8:77::/64"}]]
+
+
 @pytest.mark.skipif(not (REFERENCE / "bridge").exists(), reason="Debian's containernetworking-plugins are not installed")
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-async def test_the_reference_plugins_as_delegates(agent: AgentProcess, sandbox: str, tmp_path: Path) -> None:
-    ranges = [[{"subnet": "10.77.0.0/24"}]]
-    ipam = {"type": "host-local", "dataDir": str(tmp_path / "ipam"), "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}]}
-    bridge = {"type": "bridge", "bridge": "cni-test0", "isGateway": True, "ipam": ipam}
-    conf = {"delegate": {"name": "lan", "plugins": [bridge, {"type": "tuning", "mtu": 1300}]}, **FURTHER}
+@pytest.mark.parametrize("kind", DELEGATES)
+async def test_the_reference_plugins_as_delegates(agent: AgentProcess, sandbox: str, tmp_path: Path, kind: str) -> None:
+    ip(agent.netns, "link", "add", "uplink", "up", "type", "veth", "peer", "name", "wire")
+    ip(agent.netns, "link", "set", "wire", "up")
+    before = {link["ifname"] for link in ip(agent.netns, "link", "show")}
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+    ipam = {"type": "host-local", "dataDir": str(tmp_path / "ipam"), "ranges": RANGES, "routes": routes, "resolvConf": ""}
+    plugins = [{**DELEGATES[kind], "ipam": ipam}, {"type": "tuning", "mtu": 1300}]
+    delegate = {"name": "lan", "cniVersion": "1.0.0", "plugins": plugins}
+    conf: dict[str, Any] = {"cniVersion": "1.1.0", "delegate": delegate, **FURTHER}
     path = {"CNI_PATH": str(REFERENCE)}
     code, result = await agent.call("ADD", "c1", sandbox, "eth0", conf, path)
     assert code == 0, result
-    assert result["ips"][0]["address"] == "10.77.0.2/24"
+    assert (result["cniVersion"], [one["address"] for one in result["ips"]]) == ("1.1.0", ["10.77.0.2/24", "2001:db8:77::2/64"])
     links = {link["ifname"]: link["mtu"] for link in ip(sandbox, "link", "show")}
     assert (set(links), links["eth0"]) == ({"lo", "eth0", "net1"}, 1300)
-    ping(sandbox, "10.77.0.1")
     ping(sandbox, "10.1.0.1")
-    assert await agent.call("CHECK", "c1", sandbox, "eth0", {**conf, "prevResult": result}, path) == (0, None)
-    assert await agent.call("DEL", "c1", sandbox, "eth0", conf, path) == (0, None)
-    assert {link["ifname"] for link in ip(sandbox, "link", "show")} == {"lo"}
-    assert not [entry for entry in (tmp_path / "ipam" / "lan").iterdir() if entry.name.startswith("10.")]
+    with network_namespace("pod2") as other:
+        code, second = await agent.call("ADD", "c2", other, "eth0", conf, path)
+        assert code == 0, second
+        ping(sandbox, "10.77.0.1" if kind == "bridge" else "10.77.0.3")
+        told = {**conf, "prevResult": result}
+        assert await agent.call("CHECK", "c1", sandbox, "eth0", told, path) == (0, None)
+        ip(sandbox, "addr", "del", "2001:db8:77::2/64", "dev", "eth0")
+        code, error = await agent.call("CHECK", "c1", sandbox, "eth0", told, path)
+        assert (code, error["code"]) == (1, 112)
+        assert f"{kind}: CHECK failed: " in error["msg"]
+        assert await agent.call("DEL", "c1", sandbox, "eth0", told, path) == (0, None)
+        assert {link["ifname"] for link in ip(sandbox, "link", "show")} == {"lo"}
+        gc = {**conf, "cni.dev/valid-attachments": []}
+        assert await agent.call("GC", "", "", "", gc, path) == (0, None)
+        assert {link["ifname"] for link in ip(other, "link", "show")} == {"lo"}
+    await gone(agent)
+    assert {link["ifname"] for link in ip(agent.netns, "link", "show")} - before <= {"cni-test0"}
+    assert not [entry for entry in (tmp_path / "ipam" / "lan").iterdir() if entry.name[0].isdigit()]

@@ -104,6 +104,9 @@ BAD_KEYS: list[tuple[dict[str, Any], str]] = [
     ({"delegate": {"plugins": {}}}, "delegate.plugins"),
     ({"delegate": {"plugins": [{"type": "a"}, {}]}}, "delegate.plugins[1].type"),
     ({"delegate": {"plugins": ["a"]}}, "delegate.plugins[0]"),
+    ({"delegate": {"type": "bridge", "cniVersion": "0.3.0"}}, "delegate.cniVersion"),
+    ({"delegate": {"type": "bridge", "cniVersion": None}}, "delegate.cniVersion"),
+    ({"delegate": {"type": "bridge", "name": 7}}, "delegate.name"),
     ({"runtimeConfig": []}, "runtimeConfig"),
     ({"runtimeConfig": "x"}, "runtimeConfig"),
     ({"runtimeConfig": {"ips": "10.0.0.1"}}, "runtimeConfig.ips"),
@@ -149,6 +152,43 @@ async def test_a_key_that_is_wrong(place: Bench, change: dict[str, Any], words: 
 @pytest.mark.parametrize(("change", "words"), BAD_KEYS, ids=lambda value: json.dumps(value)[:50])
 async def test_del_does_not_mind_keys_that_only_add_needs(place: Bench, change: dict[str, Any], words: str) -> None:
     await place.passed("DEL", change)
+
+
+ASKED: list[tuple[dict[str, Any], str]] = [
+    ({"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]}, "portMappings"),
+    ({"bandwidth": {"ingressRate": 1000}}, "bandwidth"),
+    ({"ipRanges": [[{"subnet": "10.0.0.0/24"}]]}, "ipRanges"),
+    ({"infinibandGUID": "c2:11:22:33:44:55:66:77"}, "infinibandGUID"),
+    ({"deviceID": "0000:04:00.5"}, "deviceID"),
+    ({"aliases": ["web"]}, "aliases"),
+]
+
+
+@pytest.mark.parametrize(("asked", "key"), ASKED, ids=lambda value: str(value)[:20])
+async def test_a_capability_that_nobody_takes_is_refused_rather_than_dropped(
+    place: Bench, asked: dict[str, Any], key: str
+) -> None:
+    result = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/x"}], "ips": []}
+    for more in ({}, {"delegate": {"type": "bridge"}}, {"prevResult": result}):
+        error = await place.refused("ADD", 2, {"runtimeConfig": asked, **more})
+        assert error["msg"].startswith(f"runtimeConfig.{key} ")
+    await place.passed("DEL", {"runtimeConfig": asked})
+
+
+@pytest.mark.parametrize("asked", [{"ips": ["10.0.0.9"]}, {"mac": "02:00:00:00:00:09"}], ids=str)
+async def test_what_is_asked_for_an_interface_that_another_plugin_made_is_refused(place: Bench, asked: dict[str, Any]) -> None:
+    result = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/x"}], "ips": []}
+    for more in ({"prevResult": result}, {"delegate": {"type": "bridge", "capabilities": {next(iter(asked)): False}}}):
+        error = await place.refused("ADD", 2, {"runtimeConfig": asked, **more})
+        assert next(iter(asked)) in error["msg"]
+
+
+NOTHING = [{"portMappings": []}, {"bandwidth": None}, {"aliases": [], "dns": {"servers": ["10.0.0.1"]}, "x": 1}]
+
+
+@pytest.mark.parametrize("asked", NOTHING, ids=str)
+async def test_what_is_not_really_asked_for_hinders_nobody(place: Bench, asked: dict[str, Any]) -> None:
+    await place.refused("ADD", 11, {"runtimeConfig": asked})  # no manager is there, which is all that is missing
 
 
 async def test_more_interfaces_than_a_pod_can_have(place: Bench) -> None:

@@ -9,7 +9,7 @@ import pytest
 from harness.agent import call_of, parts
 
 from knitter_agent.attachment import Attachments
-from knitter_agent.cni.conf import ANNOTATIONS
+from knitter_agent.cni.capabilities import ANNOTATIONS
 from knitter_agent.record import Key, State
 from knitter_common import failpoints
 from knitter_common.errors import Exhausted, Exists, Internal, Invalid, KnitterError, NotFound, Refused, Unavailable
