@@ -19,7 +19,7 @@ from knitter.v1.agent_pb2 import QueuedDetach
 from knitter_agent.attachment import Attachments
 from knitter_agent.cni import parse_call
 from knitter_common.errors import KnitterError
-from knitter_common.inotify import MOVED_TO, Inotify
+from knitter_common.inotify import IGNORED, MOVED_TO, Inotify
 
 MAGIC = b"KDQ1"
 SUFFIX = ".del"
@@ -44,9 +44,8 @@ class DelQueue:
 
     async def start(self) -> None:
         """Begins to watch, then replays what is there. Returns when every entry's undo is durable."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._inotify = Inotify()
-        self._inotify.watch(self._directory, MOVED_TO)
+        self._watch()
         await self.replay()
         self._bound_aside()
 
@@ -54,11 +53,19 @@ class DelQueue:
         """Replays what comes, until cancelled."""
         assert self._inotify is not None
         while True:
-            await self._inotify.read()
+            events = await self._inotify.read()
             try:
+                if any(event.mask & IGNORED for event in events):
+                    log.warning("the directory of the DEL queue was removed; it is made again", directory=str(self._directory))
+                    self._watch()
                 await self.replay()
             except Exception as error:
                 log.error("the DEL queue was not replayed; its entries stay for the next time", exc_info=error)
+
+    def _watch(self) -> None:
+        assert self._inotify is not None
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._inotify.watch(self._directory, MOVED_TO)
 
     def close(self) -> None:
         """Ends the watch."""

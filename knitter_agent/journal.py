@@ -192,7 +192,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         if row is not None and int(row[0]) > SCHEMA:
             text = f"the journal {path} is of a newer release (schema {row[0]}); run that one"
             raise Unavailable("STORE_UNAVAILABLE", text, file=str(path))
-        database.execute(_META, ("schema", str(SCHEMA)))
+        if row != (str(SCHEMA),):  # opening one that is there writes nothing: a full disk must not keep the agent from serving
+            database.execute(_META, ("schema", str(SCHEMA)))
     except BaseException:
         database.close()
         raise

@@ -9,6 +9,7 @@ The node shows the highest revision it has seen of the manager's epoch: it prove
 may count anew, so revisions seen before are then no proof any more.
 """
 
+import asyncio
 from collections.abc import Collection, Sequence
 
 import structlog
@@ -75,8 +76,7 @@ class Reconciler:
         records = [record for record in self._tools.journal.records.values() if _owner_key(record) in keys]
         for record in records:
             log.error("its addresses belong to another owner by now; it is detached", attachment=str(record.key))
-        if records:
-            await self._attachments.remover.detach(records)
+        await asyncio.gather(*map(self._attachments.end, records))
 
     def _undecided(self, owners: Collection[types.Owner]) -> None:
         for owner in owners:

@@ -8,16 +8,17 @@ is gone, a crash) ends with an undo of the whole intent.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import structlog
 
 from knitter_agent.attachment.delegates import Surroundings
 from knitter_agent.attachment.intent import allocation_of
+from knitter_agent.attachment.remove import Remover
 from knitter_agent.attachment.sandbox import cookie_at
 from knitter_agent.attachment.tools import Tools
 from knitter_agent.attachment.undo import Undoer
@@ -31,15 +32,22 @@ from knitter_common import failpoints
 from knitter_common.errors import Exists, Unavailable
 from knitter_common.model import Port
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
 
 
 class Adder:
-    """Carries ADDs out. `prevResult` is passed through; the journal knows of it only what Knitter added."""
+    """Carries ADDs out. `prevResult` is passed through; the journal knows of it only what Knitter added.
 
-    def __init__(self, tools: Tools, undoer: Undoer) -> None:
+    `untold` are attachments whose ADD is done and whose answer is on its way: they are not ones that nobody was told of.
+    """
+
+    def __init__(self, tools: Tools, undoer: Undoer, remover: Remover) -> None:
         self._tools = tools
         self._undoer = undoer
+        self._remover = remover
+        self.untold: set[Key] = set()
 
     async def add(self, call: Call) -> Mapping[str, Any]:
         """The result in the call's version. Raises KnitterError; then nothing is left of the attempt, or its undo is under way."""
@@ -51,14 +59,13 @@ class Adder:
     async def _make_room(self, call: Call, key: Key) -> None:
         """Waits for undos in the way. Raises Exists(CNI_INTERFACE_EXISTS) for an attachment that lives and was answered."""
         record = self._tools.journal.records.get(key)
-        if record is not None and record.state is State.ATTACHED and key not in self._undoer.pending:
-            if record.answered and await cookie_at(self._tools, record.netns) == record.cookie:
+        if record is not None and key not in self._undoer.pending:
+            told = record.state is State.ATTACHED and (record.answered or key in self.untold)
+            if told and await cookie_at(self._tools, record.netns) == record.cookie:
                 text = f"CNI_IFNAME {key.interface!r}: container {key.container_id} is attached to {key.network} with it already"
                 raise Exists("CNI_INTERFACE_EXISTS", text, interface=key.interface)
             log.warning("an attachment nobody was told of, or whose namespace is gone, gives way", attachment=str(key))
-            detaching = replace(record, state=State.DETACHING)
-            await self._tools.journal.put(detaching)
-            self._undoer.submit(detaching)
+            await self._remover.detach([record])
         await self._undoer.settled(call.container_id, call.netns)
         try:
             async with asyncio.timeout(self._tools.patience):
@@ -79,23 +86,25 @@ class Adder:
                 call.netns,
                 0,
                 self._tools.clock(),
-                args=_args(call),
+                args=call.arguments,
                 path=call.path,
                 delegations=delegations,
             )
             undoing = await undo.enter_async_context(_Undoing(self._undoer, record))
             granted = await _unless_failed(self._allocate(call, key, undoing), opening)
             sandbox = await asyncio.shield(opening)
+            await self._undoer.settled(call.container_id, call.netns, sandbox.cookie)  # it may have had another path
             ports = settle_defaults(granted.port_set.ports) if granted else ()
             record = undoing.record = self._planned(undoing.record, ports, sandbox)
             await failpoints.reach("add.before-intent")
-            await self._tools.journal.put(record)
+            await undoing.carry(self._tools.journal.put(record))
             await failpoints.reach("add.after-intent")
             record = undoing.record = await self._carry_out(call, undoing, ports, sandbox)
             await failpoints.reach("add.before-done")
-            await self._tools.journal.put(record)
+            await undoing.carry(self._tools.journal.put(record))
             await failpoints.reach("add.after-done")
             undo.pop_all()
+            self.untold.add(key)
         self._tools.changed(record)
         return self._answer(call, record)
 
@@ -122,23 +131,26 @@ class Adder:
             record = undoing.record = replace(record, result=result)
             await failpoints.reach("add.after-delegates")
         hosts: list[Sequence[HostInterface]] = []
-        wiring = self._tools.worker.run(lambda kernel: self._wire(kernel, record, sandbox, hosts))
-        undoing.work = wiring
         try:
-            await asyncio.shield(wiring)
+            await undoing.carry(self._tools.worker.run(lambda kernel: self._wire(kernel, undoing, sandbox, hosts)))
         except Exists:
-            undoing.record = replace(record, wirings=record.wirings[: len(hosts)])  # the rest was not made, and must not be touched
-            await self._tools.journal.put(undoing.record)
+            await undoing.carry(self._tools.journal.put(undoing.record))
             raise
         if result is None:
             result = _result(call, ports, hosts)
         return replace(record, state=State.ATTACHED, result=result)
 
-    def _wire(self, kernel: Kernel, record: Record, sandbox: Namespace, hosts: list[Sequence[HostInterface]]) -> None:
-        """In the worker: the drivers, in the order of the ports."""
+    def _wire(self, kernel: Kernel, undoing: "_Undoing", sandbox: Namespace, hosts: list[Sequence[HostInterface]]) -> None:
+        """In the worker: the drivers, in the order of the ports. Where an interface exists, that one and the rest are not ours to
+        undo, whether or not somebody still waits for this."""
+        record = undoing.record
         for wiring in record.wirings:
             failpoints.at("add.wire")
-            hosts.append(self._tools.drivers(wiring.type).attach(kernel, sandbox, wiring))
+            try:
+                hosts.append(self._tools.drivers(wiring.type).attach(kernel, sandbox, wiring))
+            except Exists:
+                undoing.record = replace(record, wirings=record.wirings[: len(hosts)])
+                raise
         failpoints.at("add.wired")
 
     def _answer(self, call: Call, record: Record) -> Mapping[str, Any]:
@@ -151,13 +163,18 @@ class Adder:
 class _Undoing:
     """The way back of one ADD: on any failure its record is handed to the undoer, and is undone before the failure is told.
 
-    `work` is what the kernel worker still does for it; a caller that is gone waits for nothing, the undo goes on.
+    Its steps are carried out to their end before they are undone. A caller that is gone waits for nothing, the undo goes on.
     """
 
     def __init__(self, undoer: Undoer, record: Record) -> None:
         self._undoer = undoer
         self.record = record
-        self.work: asyncio.Future[Any] | None = None
+        self._step: asyncio.Future[Any] | None = None
+
+    async def carry(self, step: Awaitable[T]) -> T:
+        """What a step of the kernel worker or the journal returns or raises; such a step cannot be called off in the middle."""
+        self._step = future = asyncio.ensure_future(step)
+        return await asyncio.shield(future)
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,8 +183,8 @@ class _Undoing:
         """Undoes after a failure."""
         if error is None or not (self.record.port_set or self.record.cookie):
             return
-        if self.work is not None and not self.work.done():
-            await asyncio.wait([self.work])  # microseconds to milliseconds: the kernel's own time
+        if self._step is not None and not self._step.done():
+            await asyncio.wait([self._step])  # microseconds to milliseconds: the kernel's or the disk's own time
         undo = self._undoer.submit(self.record)
         if not isinstance(error, asyncio.CancelledError):
             await asyncio.shield(undo.told)  # the kernel is clean, and delegates were told once
@@ -200,10 +217,6 @@ def _delegations(call: Call) -> tuple[Delegation, ...]:
     if call.conf.prev_result is not None:
         return ()
     return tuple(Delegation(conf, call.interface) for conf in call.conf.delegates)
-
-
-def _args(call: Call) -> str:
-    return call.environment.get("CNI_ARGS", b"").decode()
 
 
 def _result(call: Call, ports: Sequence[Port], hosts: Sequence[Sequence[HostInterface]]) -> Mapping[str, Any]:

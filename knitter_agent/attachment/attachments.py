@@ -25,7 +25,7 @@ class Attachments:
         self._tools = tools
         self.undoer = Undoer(tools)
         self.remover = Remover(tools, self.undoer)
-        self._adder = Adder(tools, self.undoer)
+        self._adder = Adder(tools, self.undoer, self.remover)
         self._checker = Checker(tools, self.undoer)
         self._collector = Collector(tools, self.remover)
         self._adding: dict[Key, asyncio.Task[Mapping[str, Any]]] = {}
@@ -38,6 +38,7 @@ class Attachments:
 
     async def close(self) -> None:
         """Stops. What is not undone stays in the journal."""
+        await self._tools.background.close()
         await self.undoer.close()
 
     async def add(self, call: Call) -> Mapping[str, Any]:
@@ -48,10 +49,8 @@ class Attachments:
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled() and task.exception() is None:
-                await self.remover.detach([self._tools.journal.records[key]])  # done, but nobody is there to be told
+            _cancel(task)
+            await self._tools.background.finish(self._withdraw(task, key))
             raise
         finally:
             if self._adding.get(key) is task:
@@ -60,19 +59,30 @@ class Attachments:
             raise Unavailable("DEADLINE_EXCEEDED", f"a DEL of {key} came while it was being added")
         return task.result()
 
+    async def _withdraw(self, adding: "asyncio.Task[Mapping[str, Any]]", key: Key) -> None:
+        """Nobody is there any more to be told of an ADD: it ends, or what it has done by now does."""
+        await asyncio.wait([adding])
+        if adding.cancelled() or adding.exception() is not None:
+            return
+        self._adder.untold.discard(key)
+        if (record := self._tools.journal.records.get(key)) is not None:
+            await self.remover.end(record)
+
     def busy(self, key: Key) -> bool:
         """An ADD or an undo of this attachment is under way."""
         return key in self._adding or key in self.undoer.pending
 
     def answered(self, call: Call) -> None:
         """The ADD's result is on its way to the runtime."""
-        self._tools.journal.note_answered(Key(call.conf.name, call.container_id, call.interface))
+        key = Key(call.conf.name, call.container_id, call.interface)
+        self._adder.untold.discard(key)
+        self._tools.journal.note_answered(key)
 
     async def delete(self, call: Call) -> None:
         """Success once the undo is durable."""
         adding = self._adding.get(Key(call.conf.name, call.container_id, call.interface))
         if adding is not None:
-            adding.cancel()
+            _cancel(adding)
         await self.remover.delete(call)
 
     async def delete_late(self, call: Call, asked: int) -> None:
@@ -100,3 +110,9 @@ class Attachments:
         chain = tuple(Delegation(conf, call.interface) for conf in call.conf.delegates)
         if chain:
             await self._tools.delegates.status(chain, Surroundings(Key(call.conf.name, "", ""), "", "", call.path))
+
+
+def _cancel(adding: "asyncio.Task[Mapping[str, Any]]") -> None:
+    """Once: a second time would cut the way back short."""
+    if not adding.cancelling():
+        adding.cancel()

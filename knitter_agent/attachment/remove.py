@@ -35,6 +35,7 @@ class Remover:
             if record is None:
                 await self._by_configuration(call, key)
                 return
+            record = _completed(record, call)
             (undo,) = await self.detach([record])
         if record.delegations and (error := await asyncio.shield(undo.told)) is not None:
             raise error
@@ -61,7 +62,11 @@ class Remover:
             return undo
 
     async def detach(self, records: Sequence[Record]) -> Sequence[Undo]:
-        """Ends these attachments: one commit, then the undo is under way. When the disk refuses, waits until all is undone."""
+        """Ends these attachments: one commit, then the undo is under way, also when the caller is gone. When the disk refuses,
+        waits until all is undone. Hold the container's lock, or an ADD may be in the middle of making what is undone."""
+        return await self._tools.background.finish(self._detach(records))
+
+    async def _detach(self, records: Sequence[Record]) -> Sequence[Undo]:
         ending = [replace(record, state=State.DETACHING) for record in records]
         fresh = [new for new, old in zip(ending, records, strict=True) if old.state is not State.DETACHING]
         try:
@@ -78,7 +83,19 @@ class Remover:
 
     async def _by_configuration(self, call: Call, key: Key) -> None:
         """Without a record: what today's configuration delegates is deleted, best effort; of ours there is nothing."""
-        chain = tuple(Delegation(conf, call.interface) for conf in call.conf.delegates)
+        chain = _configured(call)
         if chain:
-            args = call.environment.get("CNI_ARGS", b"").decode()
-            await self._tools.delegates.delete(chain, Surroundings(key, call.netns, args, call.path), call.conf.prev_result)
+            around = Surroundings(key, call.netns, call.arguments, call.path)
+            await self._tools.delegates.delete(chain, around, call.conf.prev_result)
+
+
+def _configured(call: Call) -> tuple[Delegation, ...]:
+    return tuple(Delegation(conf, call.interface) for conf in call.conf.delegates)
+
+
+def _completed(record: Record, call: Call) -> Record:
+    """A record that was taken back after the journal was lost knows of no result and no delegates: today's configuration does."""
+    if record.state is not State.ATTACHED or record.result is not None:
+        return record
+    result = call.conf.prev_result
+    return replace(record, delegations=_configured(call), result=result, args=call.arguments, path=call.path)

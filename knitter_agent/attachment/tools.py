@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from knitter_agent.attachment.background import Background
 from knitter_agent.attachment.delegates import Delegates
 from knitter_agent.attachment.locks import NamedLocks
 from knitter_agent.drivers import Driver, driver_for
@@ -45,6 +46,7 @@ class Tools:
     clock: Callable[[], int] = time.time_ns
     changed: Callable[[Record], None] = lambda _: None
     locks: NamedLocks = field(default_factory=NamedLocks)
+    background: Background = field(default_factory=Background)
     second_worker: KernelWorker | None = None
 
     @property

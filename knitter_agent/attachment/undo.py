@@ -101,13 +101,14 @@ class Undoer:
         self._wake.set()
         return undo
 
-    async def settled(self, container_id: str, netns: str) -> None:
-        """Until no undo of this sandbox, or in this network namespace, is under way in the kernel."""
-        while waiting := [
-            undo.clean
-            for undo in self._pending.values()
-            if not undo.clean.done() and (undo.record.key.container_id == container_id or (netns and undo.record.netns == netns))
-        ]:
+    async def settled(self, container_id: str, netns: str, cookie: int = 0) -> None:
+        """Until no undo of this sandbox, or in the network namespace of this path or cookie, is under way in the kernel."""
+
+        def concerns(record: Record) -> bool:
+            same = bool(netns and record.netns == netns) or bool(cookie and record.cookie == cookie)
+            return same or record.key.container_id == container_id
+
+        while waiting := [undo.clean for undo in self._pending.values() if not undo.clean.done() and concerns(undo.record)]:
             await asyncio.wait(waiting)
 
     async def finished(self, key: Key) -> None:

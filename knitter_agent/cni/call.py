@@ -48,6 +48,11 @@ class Call:
         return self.args.get("K8S_POD_NAMESPACE", "") or self.conf.tenant
 
     @property
+    def arguments(self) -> str:
+        """CNI_ARGS as it came, for delegates."""
+        return _text(self.environment, "CNI_ARGS")
+
+    @property
     def path(self) -> str:
         """CNI_PATH: directories with plugins, separated by colons."""
         return _text(self.environment, "CNI_PATH")

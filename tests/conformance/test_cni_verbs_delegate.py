@@ -1,5 +1,6 @@
 """Delegates and chains: another plugin makes the primary interface, Knitter the further ones. Reference and scripted plugins."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -166,6 +167,35 @@ async def test_delegates_are_deleted_by_the_record_of_add(agent: AgentProcess, s
 async def test_without_a_record_todays_configuration_is_used(agent: AgentProcess, scripts: Scripts) -> None:
     assert await agent.call("DEL", "never", "", "eth0", CHAIN, scripts.path) == (0, None)
     assert [line.split()[:2] for line in scripts.log()] == [["second", "DEL"], ["first", "DEL"]]
+
+
+async def test_after_a_reboot_delegates_are_told_without_a_namespace(agent: AgentProcess, scripts: Scripts, sandbox: str) -> None:
+    await agent.call("ADD", "c1", sandbox, "eth0", CHAIN, scripts.path)
+    agent.daemon.kill()
+    scripts.log()
+    agent.reboot()
+    await agent.restart()
+    await gone(agent)
+    args = "IgnoreUnknown=1;K8S_POD_NAME=a"
+    assert scripts.log() == [f"second DEL c1 eth0 netns= {args}", f"first DEL c1 eth0 netns= {args}"]
+
+
+async def test_delegates_of_an_attachment_that_the_journal_lost_are_those_of_todays_configuration(
+    agent: AgentProcess, scripts: Scripts, sandbox: str
+) -> None:
+    _, result = await agent.call("ADD", "c1", sandbox, "eth0", CHAIN, scripts.path)
+    agent.daemon.kill()
+    agent.lose_journal()
+    await agent.restart()
+    async with asyncio.timeout(10):
+        while not await agent.attachments():  # noqa: ASYNC110 - another process's journal
+            await asyncio.sleep(0.02)
+    scripts.log()
+    assert await agent.call("DEL", "c1", sandbox, "eth0", {**CHAIN, "prevResult": result}, scripts.path) == (0, None)
+    assert [line.split()[:4] for line in scripts.log()] == [["second", "DEL", "c1", "eth0"], ["first", "DEL", "c1", "eth0"]]
+    assert scripts.stdin("first", "DEL")["prevResult"] == RESULT
+    await gone(agent)
+    assert {link["ifname"] for link in ip(sandbox, "link", "show")} == {"lo"}
 
 
 async def test_a_delegate_that_fails_to_add_fails_all_and_is_deleted(

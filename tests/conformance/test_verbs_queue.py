@@ -181,6 +181,31 @@ async def test_an_entry_of_another_boot_has_nothing_to_do(place: Place, sandbox:
     await place.call("CHECK", sandbox, json.dumps({**CONF, "prevResult": result}).encode())
 
 
+async def test_after_a_reboot_all_is_given_back_and_what_took_the_places_stays(place: Place, sandbox: str) -> None:
+    await place.call("ADD", sandbox)
+    place.end(signal.SIGKILL)
+    await place.call("DEL", sandbox)
+    place.agent.reboot()
+    replace_namespace(Path(sandbox).name)
+    for bridge in interfaces(place.node) - {"lo"}:
+        ip(place.node, "link", "del", bridge)
+    await place.agent.restart()
+    await place.clean()
+    assert interfaces(sandbox) == {"lo", "eth0", "net1"}
+    ip(sandbox, "link", "del", "eth0")
+    await place.call("ADD", sandbox)
+    await place.call("DEL", sandbox)
+    await place.clean()
+
+
+async def test_the_queue_is_followed_where_its_directory_was_removed(place: Place, sandbox: str) -> None:
+    await place.call("ADD", sandbox)
+    shutil.rmtree(place.plugin.state / "delq")
+    await place.call("DEL", sandbox, KNITTER_SOCKET="/nonexistent")
+    await place.clean()
+    assert interfaces(sandbox) == {"lo"}
+
+
 async def test_many_kept_dels_are_all_carried_out(place: Place, sandbox: str) -> None:
     await place.call("ADD", sandbox)
     place.end(signal.SIGKILL)
@@ -199,6 +224,30 @@ async def test_status_while_the_agent_restarts_keeps_the_node_ready(place: Place
     shutil.rmtree(place.plugin.state / "delq", ignore_errors=True)
     (place.plugin.directory / "served").unlink()
     assert (await place.plugin.call("STATUS", STDIN)).error["code"] == 50
+
+
+async def test_status_asks_for_a_manager_only_where_it_is_strict() -> None:
+    with network_namespace("node") as node:
+        async with SmallManager() as manager:
+            for strict in (True, False):
+                with agent_in(node, manager.address, strictStatus=strict) as agent:
+                    plugin = Plugin(agent.home)
+                    await eventually(lambda: ready(plugin), agent)  # noqa: B023 - ended before the next one
+                    await manager.stop()
+                    if strict:
+                        await eventually(lambda: not_ready(plugin), agent)  # noqa: B023
+                    else:
+                        assert await ready(plugin)
+                    await manager.start()
+
+
+async def ready(plugin: Plugin) -> bool:
+    return (await plugin.call("STATUS", STDIN)).code == 0
+
+
+async def not_ready(plugin: Plugin) -> bool:
+    outcome = await plugin.call("STATUS", STDIN)
+    return outcome.code == 1 and outcome.error["code"] == 50 and "manager" in outcome.error["msg"]
 
 
 async def test_status_is_strict_where_the_agent_is_told_to_be() -> None:

@@ -59,8 +59,7 @@ async def test_a_lost_journal_is_made_again_from_what_the_manager_knows(
 ) -> None:
     _, result = await agent.call("ADD", "c1", sandbox, "eth0", CONF)
     agent.daemon.kill()
-    for path in (agent.home / "state").glob("journal.db*"):
-        path.write_bytes(b"\xff" * 5000 if path.name == "journal.db" else b"")
+    agent.lose_journal()
     await agent.restart()
     async with asyncio.timeout(10):
         while not await agent.attachments():  # noqa: ASYNC110 - another process's journal
@@ -156,6 +155,21 @@ async def test_a_del_ends_an_add_that_takes_long(manager: SmallManager, node: st
         assert (code, error["code"]) == (1, 11)
         await gone(agent)
         assert _links(sandbox) == set()
+
+
+async def test_an_add_waits_for_an_undo_in_its_namespace_by_whatever_path_it_comes(
+    manager: SmallManager, node: str, sandbox: str
+) -> None:
+    other = os.open(sandbox, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with agent_in(node, manager.address, env={"KNITTER_FAILPOINTS": "undo.before-unwire=1*delay(500)"}) as agent:
+            assert (await agent.call("ADD", "c1", sandbox, "eth0", CONF))[0] == 0
+            assert await agent.call("DEL", "c1", sandbox, "eth0", CONF) == (0, None)
+            code, result = await agent.call("ADD", "c2", f"/proc/{os.getpid()}/fd/{other}", "eth0", CONF)
+            assert code == 0, result
+            assert _links(sandbox) == {"eth0", "net1"}
+    finally:
+        os.close(other)
 
 
 async def test_a_graceful_end_finishes_what_is_under_way(manager: SmallManager, node: str, sandbox: str) -> None:

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -418,6 +419,18 @@ class AgentProcess:
         async with grpc.aio.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub = agent_pb2_grpc.AgentServiceStub(channel)
             return list((await stub.ListAttachments(agent_pb2.ListAttachmentsRequest(), timeout=10)).attachments)
+
+    def reboot(self) -> None:
+        """Makes the journal, of an agent that has ended, one of an earlier boot."""
+        database = sqlite3.connect(self.home / "state" / "journal.db")
+        with database:
+            database.execute("UPDATE meta SET value = '00000000-0000-0000-0000-000000000000' WHERE key = 'boot_id'")
+        database.close()
+
+    def lose_journal(self) -> None:
+        """Breaks the journal of an agent that has ended."""
+        for path in (self.home / "state").glob("journal.db*"):
+            path.write_bytes(b"\xff" * 5000 if path.name == "journal.db" else b"")
 
     async def restart(self, env: Mapping[str, str] | None = None) -> None:
         """Starts it again, after whatever ended it."""
