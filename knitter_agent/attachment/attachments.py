@@ -27,7 +27,7 @@ class Attachments:
         self.remover = Remover(tools, self.undoer)
         self._adder = Adder(tools, self.undoer, self.remover)
         self._checker = Checker(tools, self.undoer)
-        self._collector = Collector(tools, self.remover)
+        self._collector = Collector(tools, self.undoer, self.remover)
         self._adding: dict[Key, asyncio.Task[Mapping[str, Any]]] = {}
 
     async def start(self, boot_id: str) -> None:

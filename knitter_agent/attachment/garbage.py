@@ -12,6 +12,7 @@ import structlog
 from knitter_agent.attachment.delegates import Surroundings
 from knitter_agent.attachment.remove import Remover
 from knitter_agent.attachment.tools import Tools
+from knitter_agent.attachment.undo import Undoer
 from knitter_agent.cni import Call
 from knitter_agent.record import Delegation, Key, State
 
@@ -21,8 +22,9 @@ log = structlog.get_logger()
 class Collector:
     """Carries GC out."""
 
-    def __init__(self, tools: Tools, remover: Remover) -> None:
+    def __init__(self, tools: Tools, undoer: Undoer, remover: Remover) -> None:
         self._tools = tools
+        self._undoer = undoer
         self._remover = remover
 
     async def collect(self, call: Call) -> None:
@@ -33,7 +35,7 @@ class Collector:
             for key, record in self._tools.journal.records.items()
             if key.network == call.conf.name
             and (key.container_id, key.interface) not in valid
-            and record.state is not State.ATTACHING
+            and (record.state is not State.ATTACHING or key in self._undoer.pending)
         ]
         if dead:
             log.info("garbage: the runtime does not list them", attachments=[str(record.key) for record in dead])

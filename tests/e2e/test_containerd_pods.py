@@ -104,6 +104,21 @@ def test_a_caller_that_gives_up_during_add_leaves_nothing(cluster: Cluster) -> N
     cluster.node.assert_nothing_left()
 
 
+def test_an_agent_killed_during_add_fails_the_pod_and_leaves_nothing(cluster: Cluster) -> None:
+    cluster.node.signal("knitter-agent", signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        attempt = pool.submit(cluster.runtime.run_pod, "late", wishes("control"))
+        eventually(lambda: _plugin_runs(cluster.node))
+        cluster.node.kill("knitter-agent")
+        with pytest.raises(grpc.RpcError) as caught:
+            attempt.result()
+    assert "try again later" in caught.value.details()
+    cluster.node.up()
+    cluster.node.assert_nothing_left()
+    cluster.runtime.remove_pod(cluster.pod("next", "control"))
+    cluster.node.assert_nothing_left()
+
+
 def test_a_runtime_killed_during_add_leaves_nothing_once_its_pod_is_removed(cluster: Cluster) -> None:
     cluster.node.signal("knitter-agent", signal.SIGSTOP)
     try:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from harness.netns import ip, network_namespace, ping
 
 from knitter.v1 import agent_pb2, agent_pb2_grpc
 from knitter_common import convert
+from knitter_common.errors import Exhausted
 from knitter_common.model import Binding, PortSet, SandboxOwner
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -170,6 +172,39 @@ async def test_an_add_waits_for_an_undo_in_its_namespace_by_whatever_path_it_com
             assert _links(sandbox) == {"eth0", "net1"}
     finally:
         os.close(other)
+
+
+async def test_a_namespace_that_became_a_plain_file_hinders_no_del(agent: AgentProcess, manager: SmallManager, node: str) -> None:
+    with network_namespace("gone") as sandbox:
+        assert (await agent.call("ADD", "c1", sandbox, "eth0", CONF))[0] == 0
+        ip(None, "netns", "del", Path(sandbox).name)
+        Path(sandbox).write_text("a plain file")
+        assert await agent.call("DEL", "c1", sandbox, "eth0", CONF) == (0, None)
+        await gone(agent)
+        assert await agent.call("DEL", "c1", sandbox, "eth0", CONF) == (0, None)
+        assert (_links(node), manager.sets.held) == (set(), {})
+
+
+async def test_a_network_without_addresses_fails_its_pods_and_not_the_node(
+    agent: AgentProcess, manager: SmallManager, sandbox: str
+) -> None:
+    manager.sets.refuse = Exhausted("POOL_EXHAUSTED", "network t1/control is full")
+    code, error = await agent.call("ADD", "c1", sandbox, "eth0", CONF)
+    assert (code, "t1/control is full" in error["msg"]) == (1, True)
+    assert await agent.call("STATUS", conf={"cniVersion": "1.1.0"}) == (0, None)
+
+
+async def test_gc_waits_for_what_a_failed_add_still_undoes(manager: SmallManager, node: str, sandbox: str) -> None:
+    slow = {"KNITTER_FAILPOINTS": "add.wired=1*error;undo.before-unwire=1*delay(500)"}
+    with agent_in(node, manager.address, env=slow) as agent:
+        adding = asyncio.create_task(agent.call("ADD", "c1", sandbox, "eth0", CONF))
+        async with asyncio.timeout(5):
+            while _links(sandbox) != {"eth0", "net1"}:  # noqa: ASYNC110 - the kernel's state
+                await asyncio.sleep(0.005)
+        adding.cancel()
+        conf = {"cniVersion": "1.1.0", "cni.dev/valid-attachments": []}
+        assert await agent.call("GC", "", "", "", conf) == (0, None)
+        assert _links(sandbox) == set()
 
 
 async def test_a_graceful_end_finishes_what_is_under_way(manager: SmallManager, node: str, sandbox: str) -> None:
