@@ -160,7 +160,7 @@ def _conflist() -> dict[str, Any]:
             {
                 "type": "knitter-cni",
                 "defaultNetwork": "admin/default",
-                "capabilities": {"io.kubernetes.cri.pod-annotations": True, "ips": True, "mac": True},
+                "capabilities": {"io.kubernetes.cri.pod-annotations": True, "ips": True, "mac": True, "bandwidth": True},
             }
         ],
     }

@@ -41,4 +41,12 @@ def _asked(wish: Wish, call: Call) -> Wish:
             f"runtimeConfig.mac {primary.mac} contradicts {wish.mac} of {wish.place}",
             field="runtimeConfig.mac",
         )
-    return replace(wish, addresses=wish.addresses or primary.addresses, mac=wish.mac or primary.mac)
+    if primary.bandwidth and wish.bandwidth and primary.bandwidth != wish.bandwidth:
+        said = f"runtimeConfig.bandwidth contradicts that of {wish.place}"
+        raise Invalid("CNI_CONFIG_INVALID", said, field="runtimeConfig.bandwidth")
+    return replace(
+        wish,
+        addresses=wish.addresses or primary.addresses,
+        mac=wish.mac or primary.mac,
+        bandwidth=wish.bandwidth or primary.bandwidth,
+    )

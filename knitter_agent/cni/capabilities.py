@@ -11,10 +11,10 @@ from typing import Any
 from knitter_common.errors import Invalid
 
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
-OURS = ("ips", "mac")  # of the primary interface, where Knitter makes it
+OURS = ("ips", "mac", "bandwidth")  # of the primary interface, where Knitter makes it
 
 # Of the well-known ones (CNI's CONVENTIONS.md) those that change what a pod can do; `dns` and `cgroupPath` only inform.
-_NEEDED = (*OURS, "portMappings", "bandwidth", "ipRanges", "infinibandGUID", "deviceID", "aliases")
+_NEEDED = (*OURS, "portMappings", "ipRanges", "infinibandGUID", "deviceID", "aliases")
 
 
 def handed_on(plugin: Mapping[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ them. Unknown keys are ignored: other tools add theirs.
 | `delegate` | another plugin's configuration (or a list `{"plugins": […]}`) that makes the primary interface |
 | `networks` | the further interfaces, where no annotation tells them |
 | `dns` | told in the result unless the network has its own |
-| `runtimeConfig` | `io.kubernetes.cri.pod-annotations`; `ips` and `mac` for the primary interface; what delegates declare |
+| `runtimeConfig` | `io.kubernetes.cri.pod-annotations`; `ips`, `mac`, `bandwidth` of the primary interface; delegates' |
 | `prevResult` | on ADD: the primary interface exists already |
 | `cni.dev/valid-attachments` | on GC: what is valid |
 """
@@ -27,8 +27,10 @@ from knitter_agent.cni.versions import SUPPORTED, require_version
 from knitter_common.addresses import mac as parse_mac
 from knitter_common.addresses import wanted
 from knitter_common.errors import Invalid
-from knitter_common.model import Dns
+from knitter_common.model import Bandwidth, Dns
 from knitter_common.names import dns_label
+from knitter_common.place import Place
+from knitter_common.wishes import read_bandwidth
 
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 
@@ -44,6 +46,7 @@ class Primary:
 
     addresses: tuple[str, ...] = ()
     mac: str = ""
+    bandwidth: Bandwidth | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,14 @@ def _primary(runtime: Mapping[str, Any]) -> Primary:
     if mac is not None and not isinstance(mac, str):
         raise _bad("runtimeConfig.mac", f"must be a text, not {_shown(mac)}")
     addresses = tuple(_checked(wanted, f"runtimeConfig.ips[{index}]", text) for index, text in enumerate(ips or ()))
-    return Primary(addresses, _checked(parse_mac, "runtimeConfig.mac", mac or ""))
+    return Primary(addresses, _checked(parse_mac, "runtimeConfig.mac", mac or ""), _bandwidth(runtime.get("bandwidth")))
+
+
+def _bandwidth(value: Any) -> Bandwidth | None:
+    """containerd writes the keys with a capital letter; the reference plugin, in Go, reads either."""
+    if isinstance(value, dict):
+        value = {key[:1].lower() + key[1:]: rate for key, rate in value.items()}
+    return read_bandwidth(value, Place("runtimeConfig", "bandwidth", "CNI_CONFIG_INVALID")) if value else None
 
 
 def _prev_result(raw: Mapping[str, Any], version: str) -> Mapping[str, Any] | None:

@@ -16,6 +16,7 @@ from knitter_agent.drivers.bridge_intent import BridgeIntent
 from knitter_agent.drivers.protocol import UNCHANGED, Changed, HostInterface, Mended, Wiring
 from knitter_agent.drivers.readiness import await_ready
 from knitter_agent.netlink import Kernel, Namespace, sysctl, wire
+from knitter_agent.netlink.shaping import Limit, get_root, limit_link, parse_rate
 from knitter_common.errors import Exists, KnitterError, Refused
 from knitter_common.model import Port
 
@@ -39,7 +40,9 @@ class BridgeDriver:
         with self._bridges:
             bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
             host, peer = _make_pair(kernel, sandbox, intent, bridge)
-        kernel.talk.ask(wire.set_link(host, f"naming link {intent.host}", alias=intent.host_alias), wire.no_link_local(host))
+        naming = wire.set_link(host, f"naming link {intent.host}", alias=intent.host_alias)
+        limiting = _limited(host, intent.ingress, f"limiting what goes to {intent.interface}")
+        kernel.talk.ask(naming, wire.no_link_local(host), *limiting)
         sandbox.run(lambda: _prepare_sandbox_end(intent))
         sandbox.talk.ask(*_sandbox_end(intent, peer))
         await_ready(kernel.talk, (intent.host, intent.bridge), intent.gateways)
@@ -151,9 +154,15 @@ def _sandbox_end(intent: BridgeIntent, index: int) -> Iterator[wire.Request]:
         yield wire.new_address(index, intent.link_local, f"giving {intent.link_local} to {name}")
     for address in intent.addresses:
         yield wire.new_address(index, address, f"giving {address} to {name}")
+    yield from _limited(index, intent.egress, f"limiting what comes from {name}")
     for route in intent.routes:
         yield wire.new_route(index, route.destination, route.gateway, route.metric, route.mtu, route.onlink,
                              f"routing {route.destination} through {name}")
+
+
+def _limited(index: int, limit: Limit | None, step: str) -> Iterator[wire.Request]:
+    if limit is not None:
+        yield limit_link(index, limit, step)
 
 
 def _look(kernel: Kernel, name: str) -> wire.Link | None:
@@ -209,6 +218,9 @@ def _repair(kernel: Kernel, intent: BridgeIntent, done: list[str], lost: list[st
     for gateway, answer in zip(intent.gateways, kernel.talk.ask(*_gateways(intent, bridge)), strict=True):
         if not answer.errno:
             done.append(f"bridge {intent.bridge} has its gateway {gateway} again")
+    if intent.ingress is not None and parse_rate(kernel.talk.ask(get_root(host.index))[0].body) != intent.ingress.rate:
+        kernel.talk.ask(*_limited(host.index, intent.ingress, f"limiting what goes to {intent.interface}"))
+        done.append(f"link {intent.host} of interface {intent.interface} has its limit again")
     if (host.master, host.up, host.mtu) != (bridge, True, intent.mtu):
         step = f"putting {intent.host} back on bridge {intent.bridge}"
         kernel.talk.ask(wire.set_link(host.index, step, up=True, mtu=intent.mtu, master=bridge))

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from knitter_agent.drivers.bridge_intent import BridgeIntent
 from knitter_agent.drivers.protocol import UNCHANGED, Changed
 from knitter_agent.netlink import Kernel, Namespace, wire
-from knitter_agent.netlink.conversation import Answer
+from knitter_agent.netlink.conversation import Answer, Conversation
+from knitter_agent.netlink.shaping import Limit, get_root, parse_rate
 
 
 def differences(kernel: Kernel, sandbox: Namespace, intent: BridgeIntent, changed: Changed = UNCHANGED) -> list[str]:
@@ -22,8 +23,11 @@ def differences(kernel: Kernel, sandbox: Namespace, intent: BridgeIntent, change
         found += _interface(intent, inner, changed)
         found += _addresses(sandbox, intent, inner.index)
         found += _routes(sandbox, intent, inner.index, changed)
+        found += _limit(sandbox.talk, intent, inner.index, intent.egress, "from the pod")
     found += _pair(intent, inner, outer, wire.parse_namespace_id(number.body))
     found += _bridge(kernel, intent, outer, shared)
+    if outer is not None:
+        found += _limit(kernel.talk, intent, outer.index, intent.ingress, "to the pod")
     return found
 
 
@@ -64,6 +68,15 @@ def _routes(sandbox: Namespace, intent: BridgeIntent, index: int, changed: Chang
             expected = _route(route.gateway, route.metric, route.mtu)
             shown = _listed(_route(entry.gateway, entry.metric, entry.mtu) for entry in candidates)
             yield f"interface {intent.interface}: expected route {route.destination} {expected}, found {shown}"
+
+
+def _limit(talk: Conversation, intent: BridgeIntent, index: int, limit: Limit | None, way: str) -> Iterator[str]:
+    if limit is None:
+        return
+    found = parse_rate(talk.ask(get_root(index))[0].body)
+    if found != limit.rate:
+        shown = f"{found * 8} bit/s" if found else "no limit"
+        yield f"interface {intent.interface}: expected at most {limit.rate * 8} bit/s {way}, found {shown}"
 
 
 def _pair(intent: BridgeIntent, inner: wire.Link | None, outer: wire.Link | None, sandbox_id: int) -> Iterator[str]:

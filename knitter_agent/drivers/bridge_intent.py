@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Self
 
+from knitter_agent.drivers.limits import planned_limits
 from knitter_agent.drivers.protocol import Wiring
 from knitter_agent.drivers.routes import onlink, planned_routes
+from knitter_agent.netlink.shaping import Limit
 from knitter_agent.netlink.wire import Link
 from knitter_common.errors import Invalid
 from knitter_common.model import NetworkType, Port, PortAddress, Route
@@ -34,7 +36,8 @@ class IntendedRoute:
 
 @dataclass(frozen=True, slots=True)
 class BridgeIntent:
-    """One port. `link_local` "" means that the interface has no IPv6; `gateways` are CIDRs that the bridge itself carries."""
+    """One port. `link_local` "" means that the interface has no IPv6; `gateways` are CIDRs that the bridge itself carries;
+    `ingress` limits what goes towards the pod, `egress` what comes from it."""
 
     bridge: str
     bridge_alias: str
@@ -50,6 +53,8 @@ class BridgeIntent:
     addresses: tuple[str, ...]
     link_local: str
     routes: tuple[IntendedRoute, ...]
+    ingress: Limit | None = None
+    egress: Limit | None = None
 
     @classmethod
     def plan(cls, port: Port, attachment: str) -> Self:
@@ -68,13 +73,15 @@ class BridgeIntent:
         routes = tuple(IntendedRoute(route.destination, _hop(route), route.metric, route.mtu, onlink(route, port))
                        for route in planned_routes(port))
         with_ipv6 = any(":" in address for address in addresses)
+        mtu = port.mtu or DEFAULT_MTU
+        ingress, egress = planned_limits(port.bandwidth, mtu)
         host = "kv" + _digest(f"{attachment}/{port.interface}")[:12]
         return cls(bridge=f"kbr{port.network_id}"[:NAME_LENGTH], bridge_alias=f"knitter:{port.network_id}",
                    bridge_mac=_derived_mac(f"bridge/{port.network_id}"), gateways=tuple(gateways),
                    masquerade=port.masquerade and bool(gateways), host=host,
                    host_alias=f"knitter:{attachment}/{port.interface}"[:ALIAS_LENGTH], host_mac=_derived_mac(f"host/{host}"),
-                   interface=port.interface, mac=_mac(port.mac), mtu=port.mtu or DEFAULT_MTU, addresses=addresses,
-                   link_local=_link_local(port.mac) if with_ipv6 else "", routes=routes)
+                   interface=port.interface, mac=_mac(port.mac), mtu=mtu, addresses=addresses,
+                   link_local=_link_local(port.mac) if with_ipv6 else "", routes=routes, ingress=ingress, egress=egress)
 
     @classmethod
     def of(cls, wiring: Wiring) -> Self:
@@ -82,6 +89,7 @@ class BridgeIntent:
         facts: Mapping[str, Any] = wiring.facts
         values = {**facts, "gateways": tuple(facts["gateways"]), "addresses": tuple(facts["addresses"]),
                   "routes": tuple(IntendedRoute(**route) for route in facts["routes"])}
+        values |= {way: Limit(*facts[way]) for way in ("ingress", "egress") if facts.get(way)}
         return cls(**values)
 
     def wiring(self) -> Wiring:
@@ -89,6 +97,7 @@ class BridgeIntent:
         facts: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         facts |= {"gateways": list(self.gateways), "addresses": list(self.addresses),
                   "routes": [{name: getattr(route, name) for name in route.__slots__} for route in self.routes]}
+        facts |= {way: [limit.rate, limit.burst] for way in ("ingress", "egress") if (limit := facts[way])}
         return Wiring(NetworkType.BRIDGE, self.interface, facts)
 
     def owns_bridge(self, link: Link) -> bool:

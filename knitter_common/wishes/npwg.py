@@ -90,7 +90,7 @@ def _entry(value: Json, place: Place) -> Wish:
         ip_claim=place.at("ipam-claim-reference").checked(dns_subdomain, claim) if claim else "",
         default_routes=_routes(entry.get("default-route", []), place.at("default-route")),
         cni_args=args.object(entry["cni-args"]) if entry.get("cni-args") is not None else None,
-        bandwidth=_bandwidth(entry["bandwidth"], place.at("bandwidth")) if entry.get("bandwidth") is not None else None,
+        bandwidth=read_bandwidth(entry["bandwidth"], place.at("bandwidth")) if entry.get("bandwidth") is not None else None,
         place=str(place),
     )
 
@@ -153,7 +153,8 @@ def _routes(value: Json, place: Place) -> tuple[str, ...]:
     return tuple(hops.values())
 
 
-def _bandwidth(value: Json, place: Place) -> Bandwidth:
+def read_bandwidth(value: Json, place: Place) -> Bandwidth:
+    """Rates and bursts; CNI's capability `bandwidth` is written in the same way. Raises Invalid with the place."""
     entry = place.object(value)
     place.known(entry, _RATES)
     rates: dict[str, int] = {}

@@ -137,6 +137,10 @@ BAD_KEYS: list[tuple[dict[str, Any], str]] = [
     ({"runtimeConfig": {"ips": ["10.0.0.300"]}}, "ips"),
     ({"runtimeConfig": {"mac": "zz"}}, "mac"),
     ({"runtimeConfig": {"mac": "01:00:5e:00:00:01"}}, "mac"),
+    ({"runtimeConfig": {"bandwidth": 7}}, "runtimeConfig: bandwidth"),
+    ({"runtimeConfig": {"bandwidth": {"ingressRate": "fast"}}}, "bandwidth.ingressRate"),
+    ({"runtimeConfig": {"bandwidth": {"EgressBurst": 8}}}, "bandwidth.egressBurst"),
+    ({"runtimeConfig": {"bandwidth": {"rate": 8}}}, "bandwidth"),
     ({"defaultNetwork": "a/b/c"}, "defaultNetwork"),
     ({"tenant": "No Such"}, "tenant"),
     ({"tenant": "a/b"}, "tenant"),
@@ -156,7 +160,6 @@ async def test_del_does_not_mind_keys_that_only_add_needs(place: Bench, change: 
 
 ASKED: list[tuple[dict[str, Any], str]] = [
     ({"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]}, "portMappings"),
-    ({"bandwidth": {"ingressRate": 1000}}, "bandwidth"),
     ({"ipRanges": [[{"subnet": "10.0.0.0/24"}]]}, "ipRanges"),
     ({"infinibandGUID": "c2:11:22:33:44:55:66:77"}, "infinibandGUID"),
     ({"deviceID": "0000:04:00.5"}, "deviceID"),
@@ -175,7 +178,9 @@ async def test_a_capability_that_nobody_takes_is_refused_rather_than_dropped(
     await place.passed("DEL", {"runtimeConfig": asked})
 
 
-@pytest.mark.parametrize("asked", [{"ips": ["10.0.0.9"]}, {"mac": "02:00:00:00:00:09"}], ids=str)
+@pytest.mark.parametrize(
+    "asked", [{"ips": ["10.0.0.9"]}, {"mac": "02:00:00:00:00:09"}, {"bandwidth": {"ingressRate": 1000}}], ids=str
+)
 async def test_what_is_asked_for_an_interface_that_another_plugin_made_is_refused(place: Bench, asked: dict[str, Any]) -> None:
     result = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/x"}], "ips": []}
     for more in ({"prevResult": result}, {"delegate": {"type": "bridge", "capabilities": {next(iter(asked)): False}}}):

@@ -2,14 +2,14 @@
 
 import contextlib
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import containerd
 from harness.cluster import Cluster, cluster_up, wishes
-from harness.netns import inside, ip, ping
+from harness.netns import inside, ip, ping, tc
 from harness.recorder import Recorder
 
 pytestmark = pytest.mark.skipif(bool(containerd.missing()), reason=f"no containerd here: {containerd.missing()}")
@@ -73,10 +73,21 @@ BANDWIDTH = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
 TUNING = {"type": "tuning", "sysctl": {"net.ipv4.conf.eth0.arp_notify": "1"}, "mac": "02:00:00:00:77:01"}
 
 
-def queues(netns: str) -> str:
-    """The queueing disciplines of a namespace."""
-    done = subprocess.run(["tc", "-n", Path(netns).name, "qdisc", "show"], capture_output=True, text=True, check=True)
-    return done.stdout
+ASKED = {"kubernetes.io/ingress-bandwidth": "8M", "kubernetes.io/egress-bandwidth": "16M"}
+
+
+def rates(netns: str) -> list[int]:
+    """The rates, in bytes per second, that links of a namespace are limited to."""
+    return [one["options"]["rate"] for one in inside(netns, lambda: tc(None, "qdisc", "show")) if one["kind"] == "tbf"]
+
+
+def test_the_bandwidth_of_a_pods_annotations_limits_its_primary_interface(cluster: Cluster) -> None:
+    pod = cluster.runtime.start_container(cluster.runtime.run_pod("slow", {**wishes("control"), **ASKED}))
+    assert (rates(cluster.node.netns), rates(cluster.netns(pod))) == ([1_000_000], [2_000_000])
+    cluster.runtime.exec(pod, "ping", "-c", "1", "-W", "3", cluster.address(pod, "eth1"))
+    ping(cluster.node.netns, cluster.address(pod, "eth0"), size=20_000)
+    cluster.runtime.remove_pod(pod)
+    cluster.node.assert_nothing_left()
 
 
 @pytest.mark.skipif(
@@ -84,12 +95,15 @@ def queues(netns: str) -> str:
     reason="Debian's containernetworking-plugins are not installed",
 )
 def test_portmap_bandwidth_and_tuning_work_on_what_knitter_made(cluster: Cluster) -> None:
-    cluster.configure(lambda config: config["plugins"].extend([TUNING, BANDWIDTH, PORTMAP]))
-    annotations = {**wishes("control"), "kubernetes.io/ingress-bandwidth": "8M", "kubernetes.io/egress-bandwidth": "8M"}
-    pod = cluster.runtime.start_container(cluster.runtime.run_pod("web", annotations, ports={18080: 80}))
+    def change(config: dict[str, Any]) -> None:
+        del config["plugins"][0]["capabilities"]["bandwidth"]  # two that limit the same link would be in each other's way
+        config["plugins"] += [TUNING, BANDWIDTH, PORTMAP]
+
+    cluster.configure(change)
+    pod = cluster.runtime.start_container(cluster.runtime.run_pod("web", {**wishes("control"), **ASKED}, ports={18080: 80}))
     assert "02:00:00:00:77:01" in cluster.runtime.exec(pod, "ip", "link", "show", "dev", "eth0")
     assert cluster.runtime.exec(pod, "cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify") == "1\n"
-    assert queues(cluster.node.netns).count("tbf") == 2  # towards the pod, and out of it through an ifb
+    assert sorted(rates(cluster.node.netns)) == [1_000_000, 2_000_000]  # towards the pod, and out of it through an ifb
     with contextlib.closing(inside(cluster.netns(pod), lambda: socket.create_server(("0.0.0.0", 80)))) as server:
         server.settimeout(10)
         gateway = cluster.runtime.exec(pod, "ip", "-4", "route", "show", "default").split()[2]
@@ -99,7 +113,7 @@ def test_portmap_bandwidth_and_tuning_work_on_what_knitter_made(cluster: Cluster
             assert client.recv(1) == b""
             assert peer
     cluster.runtime.remove_pod(pod)
-    assert "tbf" not in queues(cluster.node.netns)
+    assert rates(cluster.node.netns) == []
     cluster.node.assert_nothing_left()
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from harness.bridges import BridgeNode, addresses, bridge_node, network_id, port, v4, v6
-from harness.netns import inside, ip, ping
+from harness.netns import inside, ip, ping, tc
 
 from knitter_agent.drivers import HostInterface, settle_defaults
 from knitter_agent.drivers.bridge_intent import BridgeIntent
 from knitter_common.errors import Exists, Internal, Refused
-from knitter_common.model import NetworkType, PortAddress, Route
+from knitter_common.model import Bandwidth, NetworkType, PortAddress, Route
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
 
@@ -153,6 +153,28 @@ def test_a_masqueraded_network_reaches_outside_by_the_nodes_address(node: Bridge
     node.detach(wiring, other)
     assert node.links() == {"up0"}
     assert subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_a_limited_port_sends_and_receives_no_more_than_that(node: BridgeNode) -> None:
+    limits = Bandwidth(ingress_rate=8_000_000, ingress_burst=80_000, egress_rate=16_000_000, egress_burst=80_000)
+    sandbox, wiring = node.pod(port(10, bandwidth=limits))
+    (inner,) = tc(sandbox, "qdisc", "show", "dev", "eth0")
+    (outer,) = tc(None, "qdisc", "show", "dev", BridgeIntent.of(wiring).host)
+    assert [(one["kind"], one["options"]["rate"]) for one in (outer, inner)] == [("tbf", 1_000_000), ("tbf", 2_000_000)]
+    ping(sandbox, v4(1), size=60_000)  # six times the bucket: the rest has to wait, and arrives
+    ping(None, v6(10), size=60_000)
+    for path, device in ((sandbox, "eth0"), (None, BridgeIntent.of(wiring).host)):
+        (one,) = tc(path, "qdisc", "show", "dev", device)
+        assert one["overlimits"] > 0
+    node.detach(wiring)
+    assert node.links() == set()
+
+
+def test_an_unlimited_port_has_no_queue_and_an_unusual_rate_fits(node: BridgeNode) -> None:
+    sandbox, _ = node.pod(port(10))
+    assert [one["kind"] for one in tc(sandbox, "qdisc", "show", "dev", "eth0")] == ["noqueue"]
+    fast, wiring = node.pod(port(11, bandwidth=Bandwidth(ingress_rate=1, egress_rate=400_000_000_000, egress_burst=2**40)))
+    assert node.check(fast, wiring) == []
 
 
 def test_a_layer_2_port_has_no_address(node: BridgeNode) -> None:

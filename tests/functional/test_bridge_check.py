@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 from harness.bridges import BridgeNode, addresses, bridge_node, port, v4, v6
-from harness.netns import inside, ip, ping
+from harness.netns import inside, ip, ping, tc
 
 from knitter_agent.drivers import Changed
 from knitter_agent.drivers.bridge_intent import BridgeIntent
-from knitter_common.model import Route
+from knitter_common.model import Bandwidth, Route
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
 
 ROUTES = (Route("192.168.0.0/16", v4(9), 50), Route("172.16.0.0/12"), Route("fd50::/32", v6(9), 50), Route("fd51::/32", mtu=1300))
+LIMITS = Bandwidth(ingress_rate=8_000_000, egress_rate=16_000_000, egress_burst=800_000)
 Tampering = Callable[[str, BridgeIntent], object]
 
 
@@ -91,6 +92,13 @@ CASES: dict[str, tuple[Tampering, str]] = {
                                              ip(None, "link", "set", intent.host, "name", "loose")),
                           "on the node, found none"),
     "other end gone": (lambda _, intent: ip(None, "link", "del", intent.host), "on the node, found none"),
+    "limit to the pod removed": (lambda _, intent: tc(None, "qdisc", "del", "dev", intent.host, "root"),
+                                 "interface eth0: expected at most 8000000 bit/s to the pod, found no limit"),
+    "limit from the pod removed": (lambda pod, _: tc(pod, "qdisc", "del", "dev", "eth0", "root"),
+                                   "interface eth0: expected at most 16000000 bit/s from the pod, found no limit"),
+    "limit changed": (lambda pod, _: tc(pod, "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", "80mbit", "burst", "100k",
+                                        "latency", "50ms"),
+                      "interface eth0: expected at most 16000000 bit/s from the pod, found 80000000 bit/s"),
     "taken from its bridge": (lambda _, intent: ip(None, "link", "set", intent.host, "nomaster"), "found it on no bridge"),
     "moved to another bridge": (lambda _, intent: (ip(None, "link", "add", "br9", "type", "bridge"),
                                                    ip(None, "link", "set", intent.host, "master", "br9")),
@@ -115,7 +123,7 @@ CASES: dict[str, tuple[Tampering, str]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_tampering_is_told(node: BridgeNode, case: str) -> None:
-    sandbox, wiring = node.pod(port(10, routes=ROUTES))
+    sandbox, wiring = node.pod(port(10, routes=ROUTES, bandwidth=LIMITS))
     assert node.check(sandbox, wiring) == []
     tamper, expected = CASES[case]
     tamper(sandbox, BridgeIntent.of(wiring))
@@ -179,9 +187,9 @@ def test_a_lost_bridge_is_made_again_with_its_ports_and_gateways(node: BridgeNod
 
 
 @pytest.mark.parametrize("case", ["other end down", "other end's MTU changed", "taken from its bridge", "moved to another bridge",
-                                  "bridge down", "gateway removed", "IPv6 gateway removed"])
+                                  "bridge down", "gateway removed", "IPv6 gateway removed", "limit to the pod removed"])
 def test_what_a_node_can_repair_it_repairs(node: BridgeNode, case: str) -> None:
-    sandbox, wiring = node.pod(port(10))
+    sandbox, wiring = node.pod(port(10, bandwidth=LIMITS))
     CASES[case][0](sandbox, BridgeIntent.of(wiring))
     mended = node.driver.repair(node.kernel, [wiring])
     assert mended.lost == ()

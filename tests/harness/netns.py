@@ -88,6 +88,15 @@ def ip(path: str | None, *arguments: str) -> Any:
     return json.loads(done.stdout) if done.stdout.strip() else None
 
 
+def tc(path: str | None, *arguments: str) -> Any:
+    """What `tc -json -statistics` says, inside the namespace or (None) where the caller is; None for a command without output."""
+    where = ["-n", Path(path).name] if path else []
+    done = subprocess.run(["tc", "-json", "-statistics", *where, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"tc {' '.join(arguments)}: {done.stderr.strip()}")
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
 def ping(
     path: str | None, address: str, *, timeout: float = 3.0, interval: float = 0.2, size: int = 56, fragment: bool = True
 ) -> float:

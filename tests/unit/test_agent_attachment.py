@@ -1,6 +1,7 @@
 """knitter_agent.attachment over fakes: ADD is everything or nothing, DEL succeeds, nothing live is touched."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from knitter_agent.record import Key, State
 from knitter_common import failpoints
 from knitter_common.errors import Exhausted, Exists, Internal, Invalid, KnitterError, NotFound, Refused, Unavailable
 from knitter_common.failpoints import Panic
+from knitter_common.model import Bandwidth
 from knitter_common.wishes import NPWG_KEY
 
 KEY = Key("knitter", "c1", "eth0")
@@ -397,6 +399,21 @@ async def test_the_tenant_and_the_default_network(tmp_path: Path) -> None:
         first, second = agent.manager.sets.allocated
         assert (first.tenant, first.wishes[0].network) == ("t1", "admin/node")
         assert (second.tenant, second.wishes[0].network) == ("", "admin/conf")
+
+
+async def test_what_the_runtime_asks_is_for_the_primary_and_must_not_contradict(tmp_path: Path) -> None:
+    limits = {"IngressRate": 8000, "IngressBurst": 80, "EgressRate": 0, "EgressBurst": 0}  # as containerd writes it
+    asked = {"ips": ["10.1.0.9"], "mac": "02:00:00:00:00:09", "bandwidth": limits}
+    async with parts(tmp_path) as agent:
+        await agent.add(runtimeConfig=asked, **TWO)
+        primary, other = agent.manager.sets.allocated[0].wishes
+        assert (primary.addresses, primary.mac, primary.bandwidth) == (("10.1.0.9",), "02:00:00:00:00:09", Bandwidth(8000, 80))
+        assert (other.addresses, other.mac, other.bandwidth) == ((), "", None)
+        attributes = {"nic_name": "eth0", "ip_addr": "10.1.0.8"}
+        annotations = {"networks": json.dumps({"ports": [{"attach_to_network": "a", "attributes": attributes}]})}
+        with pytest.raises(Invalid) as caught:
+            await agent.add("c2", runtimeConfig={ANNOTATIONS: annotations, "ips": ["10.1.0.9"]})
+        assert "runtimeConfig.ips 10.1.0.9 contradicts 10.1.0.8" in caught.value.message
 
 
 async def test_annotations_go_before_the_configuration(tmp_path: Path) -> None:

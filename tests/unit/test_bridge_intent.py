@@ -8,8 +8,9 @@ from harness.bridges import network_id, port, v4, v6
 
 from knitter_agent.drivers import Wiring, planned_routes, settle_defaults
 from knitter_agent.drivers.bridge_intent import BridgeIntent
+from knitter_agent.netlink.shaping import Limit
 from knitter_common.errors import Invalid
-from knitter_common.model import PortAddress, Route
+from knitter_common.model import Bandwidth, PortAddress, Route
 
 
 def test_names_are_legal_and_derived_from_network_attachment_and_interface() -> None:
@@ -35,10 +36,34 @@ def test_an_alias_fits_the_kernel_whatever_the_container_id() -> None:
 
 
 def test_the_intent_survives_the_journal() -> None:
-    intent = BridgeIntent.plan(port(10, routes=(Route("192.168.0.0/16", v4(9), 5, 1300),)), "knitter/c1/eth0")
+    bandwidth = Bandwidth(ingress_rate=8_000_000, egress_rate=16_000_000)
+    wanted = port(10, routes=(Route("192.168.0.0/16", v4(9), 5, 1300),), bandwidth=bandwidth)
+    intent = BridgeIntent.plan(wanted, "knitter/c1/eth0")
     wiring = intent.wiring()
     stored = json.loads(json.dumps(wiring.facts))
     assert BridgeIntent.of(Wiring(wiring.type, wiring.interface, stored)) == intent
+
+
+@pytest.mark.parametrize(
+    ("asked", "ingress", "egress"),
+    [
+        (None, None, None),
+        (Bandwidth(), None, None),
+        (Bandwidth(ingress_rate=8_000_000), Limit(1_000_000, 14_000), None),  # ten packets
+        (Bandwidth(egress_rate=80_000_000_000), None, Limit(10_000_000_000, 100_000_000)),  # 10 ms
+        (Bandwidth(ingress_rate=1, ingress_burst=1), Limit(1, 2_800), None),  # what lets a packet through at all
+        (Bandwidth(8_000_000, 800_000, 16_000_000, 1_600_000), Limit(1_000_000, 100_000), Limit(2_000_000, 200_000)),
+    ],
+)
+def test_what_is_asked_in_bits_is_limited_in_bytes(asked: Bandwidth | None, ingress: Limit | None, egress: Limit | None) -> None:
+    intent = BridgeIntent.plan(port(10, bandwidth=asked), "a")
+    assert (intent.ingress, intent.egress) == (ingress, egress)
+
+
+def test_an_intent_of_an_agent_that_knew_no_limits_is_read() -> None:
+    wiring = BridgeIntent.plan(port(10), "a").wiring()
+    facts = {key: value for key, value in wiring.facts.items() if key not in ("ingress", "egress")}
+    assert BridgeIntent.of(Wiring(wiring.type, wiring.interface, facts)) == BridgeIntent.plan(port(10), "a")
 
 
 def test_gateways_are_the_bridges_only_where_the_node_is_the_gateway() -> None:
