@@ -50,7 +50,7 @@ class Call:
     @property
     def arguments(self) -> str:
         """CNI_ARGS as it came, for delegates."""
-        return _text(self.environment, "CNI_ARGS")
+        return self.environment.get("CNI_ARGS", b"").decode(errors="replace")
 
     @property
     def path(self) -> str:
@@ -78,7 +78,7 @@ def parse_call(verb: str, environment: Mapping[str, bytes], stdin: bytes, reques
         container_id,
         _netns(verb, _text(environment, "CNI_NETNS")),
         interface,
-        _args(_text(environment, "CNI_ARGS")),
+        _args(_text(environment, "CNI_ARGS")) if verb in ("ADD", "CHECK") else _args_leniently(environment),
         environment,
         stdin,
         parse_conf(stdin, verb),
@@ -117,6 +117,14 @@ def _args(text: str) -> Mapping[str, str]:
     if namespace and not _TENANT.match(namespace):
         raise _bad("CNI_ARGS", f"K8S_POD_NAMESPACE={_short(namespace)!r} is not the name of a namespace")
     return args
+
+
+def _args_leniently(environment: Mapping[str, bytes]) -> Mapping[str, str]:
+    """For verbs that do nothing with them but tell them: a pod must not be stuck because its ADD was refused for them."""
+    try:
+        return _args(_text(environment, "CNI_ARGS"))
+    except Invalid:
+        return {}
 
 
 def _text(environment: Mapping[str, bytes], name: str) -> str:
