@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from harness import containerd
 from harness.cluster import Cluster, cluster_up, wishes
+from harness.containerd import Pod
 from harness.netns import inside, ip, ping, tc
 from harness.recorder import Recorder
 
@@ -90,10 +91,23 @@ def test_the_bandwidth_of_a_pods_annotations_limits_its_primary_interface(cluste
     cluster.node.assert_nothing_left()
 
 
-@pytest.mark.skipif(
-    not all((REFERENCE / name).exists() for name in ("portmap", "bandwidth", "tuning")),
+needs_reference = pytest.mark.skipif(
+    not all((REFERENCE / name).exists() for name in ("bridge", "host-local", "portmap", "bandwidth", "tuning")),
     reason="Debian's containernetworking-plugins are not installed",
 )
+
+
+def served_on(cluster: Cluster, pod: Pod, address: str, port: int) -> bool:
+    """Whether a connection from the node to the address and port arrives at port 80 of the pod."""
+    with contextlib.closing(inside(cluster.netns(pod), lambda: socket.create_server(("0.0.0.0", 80)))) as server:
+        server.settimeout(10)
+        with contextlib.closing(inside(cluster.node.netns, lambda: socket.create_connection((address, port), 10))) as client:
+            served, _ = server.accept()
+            served.close()
+            return client.recv(1) == b""
+
+
+@needs_reference
 def test_portmap_bandwidth_and_tuning_work_on_what_knitter_made(cluster: Cluster) -> None:
     def change(config: dict[str, Any]) -> None:
         del config["plugins"][0]["capabilities"]["bandwidth"]  # two that limit the same link would be in each other's way
@@ -104,19 +118,14 @@ def test_portmap_bandwidth_and_tuning_work_on_what_knitter_made(cluster: Cluster
     assert "02:00:00:00:77:01" in cluster.runtime.exec(pod, "ip", "link", "show", "dev", "eth0")
     assert cluster.runtime.exec(pod, "cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify") == "1\n"
     assert sorted(rates(cluster.node.netns)) == [1_000_000, 2_000_000]  # towards the pod, and out of it through an ifb
-    with contextlib.closing(inside(cluster.netns(pod), lambda: socket.create_server(("0.0.0.0", 80)))) as server:
-        server.settimeout(10)
-        gateway = cluster.runtime.exec(pod, "ip", "-4", "route", "show", "default").split()[2]
-        with contextlib.closing(inside(cluster.node.netns, lambda: socket.create_connection((gateway, 18080), 10))) as client:
-            served, peer = server.accept()
-            served.close()
-            assert client.recv(1) == b""
-            assert peer
+    gateway = cluster.runtime.exec(pod, "ip", "-4", "route", "show", "default").split()[2]
+    assert served_on(cluster, pod, gateway, 18080)
     cluster.runtime.remove_pod(pod)
     assert rates(cluster.node.netns) == []
     cluster.node.assert_nothing_left()
 
 
+@needs_reference
 def test_knitter_adds_to_the_interface_that_another_plugin_made(cluster: Cluster, tmp_path: Path) -> None:
     ranges = [[{"subnet": "10.88.0.0/24"}], [{"subnet": "2001:db8:88::/64"}]]
     ipam = {"type": "host-local", "dataDir": str(tmp_path), "ranges": ranges}
@@ -136,3 +145,29 @@ def test_knitter_adds_to_the_interface_that_another_plugin_made(cluster: Cluster
     ip(cluster.node.netns, "link", "del", "cni0")  # which its plugin leaves behind
     cluster.node.assert_nothing_left()
     assert not list(tmp_path.glob("knitter/10.*"))
+
+
+@needs_reference
+def test_delegates_make_the_primary_and_get_what_the_pod_asks_for(cluster: Cluster, tmp_path: Path) -> None:
+    ranges = [[{"subnet": "10.87.0.0/24"}], [{"subnet": "2001:db8:87::/64"}]]
+    ipam = {"type": "host-local", "dataDir": str(tmp_path), "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}]}
+    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": ipam}
+
+    def change(config: dict[str, Any]) -> None:
+        del config["plugins"][0]["capabilities"]["bandwidth"]
+        config["plugins"][0]["capabilities"]["portMappings"] = True
+        config["plugins"][0]["delegate"] = {"name": "lan", "plugins": [bridge, PORTMAP]}
+
+    cluster.configure(change)
+    pod = cluster.runtime.start_container(cluster.runtime.run_pod("web", wishes("control", "media"), ports={18082: 80}))
+    told, _ = cluster.runtime.status(pod)
+    assert told == [cluster.address(pod, "eth0"), cluster.address(pod, "eth0", 6)] == ["10.87.0.2", "2001:db8:87::2"]
+    ping(cluster.node.netns, cluster.address(pod, "eth1"))
+    assert served_on(cluster, pod, "10.87.0.1", 18082)
+    cluster.node.kill("knitter-agent")
+    cluster.node.up()
+    assert served_on(cluster, pod, "10.87.0.1", 18082)
+    cluster.runtime.remove_pod(pod)
+    ip(cluster.node.netns, "link", "del", "cni0")  # which its plugin leaves behind
+    cluster.node.assert_nothing_left()
+    assert not [entry for entry in (tmp_path / "lan").iterdir() if entry.name[0].isdigit()]
