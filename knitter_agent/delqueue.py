@@ -91,6 +91,9 @@ class DelQueue:
                 continue
             except KnitterError as error:
                 log.warning("a kept DEL was carried out, with an error", file=entry.name, reason=error.reason, error=error.message)
+            except Exception as error:
+                log.error("a kept DEL failed unexpectedly; it stays", file=entry.name, exc_info=error)  # and stops no other
+                continue
             entry.unlink(missing_ok=True)
         if broken:
             self._bound_aside()

@@ -42,6 +42,9 @@ async def _mend(tools: Tools, kind: NetworkType, together: Sequence[Wiring]) -> 
     except KnitterError as error:
         log.error("the node's side cannot be repaired", reason=error.reason, error=error.message)
         return 0
+    except Exception as error:
+        log.error("the repair of the node's side failed unexpectedly", exc_info=error)  # an agent that cannot mend can serve
+        return 0
     for sentence in mended.done:
         log.warning("repaired", what=sentence)
     for sentence in mended.lost:

@@ -332,6 +332,22 @@ async def test_a_restart_touches_nothing_that_runs(tmp_path: Path) -> None:
         await agent.check(result)
 
 
+@pytest.mark.parametrize("trouble", [Internal("WIRING_FAILED", "the kernel refuses"), RuntimeError("a defect"), OSError(13, "no")])
+async def test_an_agent_that_cannot_repair_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception) -> None:
+    async with parts(tmp_path) as agent:
+        await agent.add(**TWO)
+
+        def refuse(*_: object) -> NoReturn:
+            raise trouble
+
+        monkeypatch.setattr(agent.kernel, "repair", refuse)
+        await agent.restart()
+        assert await agent.attachments.repair() == 0
+        await agent.delete()
+        await agent.settle()
+        assert not agent.journal.records
+
+
 async def test_check_lists_every_difference(tmp_path: Path) -> None:
     async with parts(tmp_path) as agent:
         result = await agent.add(**TWO)

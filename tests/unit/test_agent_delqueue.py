@@ -12,6 +12,7 @@ from harness.agent import CONF, Parts, environment_of, parts
 
 from knitter.v1.agent_pb2 import Invocation, QueuedDetach
 from knitter_agent import delqueue
+from knitter_agent.cni import Call
 from knitter_agent.delqueue import BrokenEntry, DelQueue, read_entry
 from knitter_agent.liveness import Liveness
 from knitter_agent.record import Key
@@ -91,6 +92,26 @@ async def test_broken_entries_are_set_aside_and_the_others_served(tmp_path: Path
         assert len(list((tmp_path / "delq").glob("*.bad"))) == len(broken)
         await agent.settle()
         assert not agent.journal.records
+
+
+async def test_an_entry_that_nobody_expected_stops_neither_the_others_nor_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with parts(tmp_path) as agent:
+        await agent.add()
+        first, second = _put(tmp_path / "delq", _entry("c0"), "1-r.del"), _put(tmp_path / "delq", _entry(), "2-r.del")
+        served = agent.attachments.delete_late
+
+        async def defective(call: Call, asked: int) -> None:
+            if call.container_id == "c0":
+                raise RuntimeError("a defect")
+            await served(call, asked)
+
+        monkeypatch.setattr(agent.attachments, "delete_late", defective)
+        (await _started(agent, tmp_path / "delq")).close()
+        await agent.settle()
+        assert not agent.journal.records
+        assert (first.exists(), second.exists()) == (True, False)
 
 
 async def test_of_broken_entries_the_newest_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
