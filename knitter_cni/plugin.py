@@ -511,8 +511,20 @@ def main() -> None:
         write_all(1, stdout)
     except OSError as error:
         say(f"knitter-cni: the answer cannot be written: {error.strerror}\n")
+        if code == 0 and posix.environ.get(b"CNI_COMMAND") == b"ADD":
+            undo(posix.environ, stdin)
         code = code or 1
     posix._exit(code)  # no tidying up of an interpreter that ends anyway: it would cost as much as the call
+
+
+def undo(environ: dict[bytes, bytes], stdin: bytes) -> None:
+    """Deletes what was added and nobody can be told of: the runtime died meanwhile, and may never ask for it.
+
+    One that lives sees this ADD fail, and its own DEL finds nothing to do.
+    """
+    stdout, code = run({**environ, b"CNI_COMMAND": b"DEL"}, stdin)
+    if code:
+        say(f"knitter-cni: and the ADD cannot be undone: {stdout.decode('utf-8', 'replace')}\n")
 
 
 def read_stdin() -> bytes:

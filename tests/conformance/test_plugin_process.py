@@ -1,5 +1,6 @@
 """The plugin as a process: what it imports, and what it does when its descriptors are not as they should be."""
 
+import asyncio
 import os
 import pty
 import shutil
@@ -7,7 +8,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from harness.plugin import Connection, Peer, Plugin, frame, reply, short_directory
+from harness.plugin import Agent, Connection, Peer, Plugin, frame, reply, short_directory
+
+from knitter.v1 import agent_pb2
 
 
 @pytest.fixture
@@ -111,6 +114,45 @@ def test_a_reader_that_is_gone_ends_with_an_error_and_no_traceback(plugin: Plugi
         assert process.wait(10) == 1
     assert b"Broken pipe" in told
     assert b"Traceback" not in told
+
+
+@pytest.mark.parametrize("redirections", [">&-", ">/dev/full", "2>&- >&-"])
+async def test_an_add_that_nobody_can_be_told_of_is_undone(plugin: Plugin, redirections: str) -> None:
+    async with Agent(plugin.socket) as agent:
+        done = await asyncio.to_thread(shell, plugin, redirections)
+    assert done.returncode == 1
+    (add, added), (delete, deleted) = agent.calls
+    assert (add, delete) == ("ADD", "DEL")
+    assert dict(deleted.environment) == {**added.environment, "CNI_COMMAND": b"DEL"}
+    assert deleted.stdin == added.stdin == b"{}"
+
+
+@pytest.mark.parametrize("verb", ["DEL", "CHECK", "GC", "STATUS"])
+async def test_of_any_other_verb_nothing_is_undone(plugin: Plugin, verb: str) -> None:
+    async with Agent(plugin.socket) as agent:  # it answers with what it was sent
+        assert (await asyncio.to_thread(shell, plugin, ">/dev/full", verb)).returncode == 1
+    assert [called for called, _ in agent.calls] == [verb]
+
+
+async def test_an_add_that_failed_needs_no_undoing(plugin: Plugin) -> None:
+    async def refuse(_verb: str, _invocation: object, _context: object) -> agent_pb2.Answer:
+        return agent_pb2.Answer(stdout=b'{"cniVersion":"1.0.0","code":110,"msg":"exists"}', exit_code=1)
+
+    async with Agent(plugin.socket, refuse) as agent:
+        assert (await asyncio.to_thread(shell, plugin, ">/dev/full")).returncode == 1
+    assert [called for called, _ in agent.calls] == ["ADD"]
+
+
+def test_the_undoing_of_an_add_is_kept_where_the_agent_went_away(plugin: Plugin) -> None:
+    def once(peer: Connection) -> None:
+        if len(server.connections) == 1:
+            fine(peer)
+
+    with Peer(plugin.socket, once) as server:
+        assert shell(plugin, ">&-").returncode == 1
+    (entry,) = plugin.queue
+    queued = agent_pb2.QueuedDetach.FromString(entry.read_bytes()[8:])
+    assert queued.invocation.environment["CNI_COMMAND"] == b"DEL"
 
 
 @pytest.mark.parametrize("redirections", ["<&-", "</dev/null", "2>&-", "<&- 2>&-"])
