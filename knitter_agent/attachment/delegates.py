@@ -11,9 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from knitter_agent.cni.result import read, written
 from knitter_agent.record import Delegation, Key
 from knitter_common.errors import Internal, Invalid, KnitterError, Unavailable
+
+log = structlog.get_logger()
 
 _LIMIT = 4 * 1024 * 1024  # of a delegate's output, in bytes
 
@@ -111,6 +115,8 @@ class Delegates:
                 await asyncio.shield(process.wait())
         if process.returncode != 0:
             raise _failure(kind, verb, process.returncode, output, complaint)
+        if complaint:  # the specification has it on the plugin's standard error, which ends here
+            log.info("a delegate says", delegate=kind, verb=verb, text=complaint.decode(errors="replace").strip()[-400:])
         return output
 
 

@@ -56,6 +56,21 @@ def test_a_primary_of_both_families_is_told_as_the_pods_addresses(cluster: Clust
     cluster.node.assert_nothing_left()
 
 
+def test_a_primary_of_ipv6_alone(cluster: Cluster) -> None:
+    one, two = (
+        cluster.runtime.start_container(cluster.runtime.run_pod(name, wishes("six", first=0))) for name in ("one", "two")
+    )
+    for pod in (one, two):
+        told, _ = cluster.runtime.status(pod)
+        assert told == [cluster.address(pod, "eth0", 6)]
+        ping(cluster.node.netns, told[0])
+    cluster.runtime.exec(one, "ping", "-c", "1", "-W", "3", cluster.address(two, "eth0", 6))
+    assert "inet " not in cluster.runtime.exec(one, "ip", "-o", "addr", "show", "dev", "eth0")
+    for pod in (one, two):
+        cluster.runtime.remove_pod(pod)
+    cluster.node.assert_nothing_left()
+
+
 def test_loopback_is_there_and_stays_while_interfaces_come_and_go(cluster: Cluster) -> None:
     pod = cluster.pod("one", "control")
     for target in ("127.0.0.1", "::1", cluster.address(pod, "eth1")):

@@ -33,6 +33,11 @@ apiVersion: knitter.io/v1
 kind: Network
 metadata: {name: both, namespace: t1}
 spec: {subnets: [{cidr: 10.73.0.0/24, gateway: 10.73.0.1}, {cidr: "2001:db8:73::/64", gateway: "2001:db8:73::1"}]}
+---
+apiVersion: knitter.io/v1
+kind: Network
+metadata: {name: six, namespace: t1}
+spec: {subnets: [{cidr: "2001:db8:74::/64", gateway: "2001:db8:74::1"}]}
 """
 
 
