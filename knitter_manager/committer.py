@@ -45,6 +45,7 @@ class Committer:
     def __init__(self, store: Store, cluster: Cluster, clock: Callable[[], float]) -> None:
         self._store, self._cluster, self._clock = store, cluster, clock
         self.lost: Callable[[], None] = lambda: None  # called when the store says that another one writes
+        self.went_back: Callable[[], None] = lambda: None  # called when the store is before what is known of it
         self.closed: KnitterError | None = None  # why nothing may be written now, if so
         self._waiting: list[Change] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -63,11 +64,15 @@ class Committer:
         if self.closed is not None:
             raise StoreDown(self.closed.message)
         asked = [AtRevision(key, revision) for key, revision in conditions.items()]
+        known = self._cluster.revision
         try:
             revision = await self._store.commit(asked, puts, deletes)
         except NotWriter:
             self.lost()
             raise
+        if revision < known:
+            self.went_back()
+            raise StoreDown(f"the store is at revision {revision}, and was at {known} before: it has gone back in time")
         self._cluster.did(revision, puts, deletes, self._clock())
         return revision
 

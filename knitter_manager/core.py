@@ -66,6 +66,7 @@ class Core:
         self.role.resume = self._resume
         self.feed.new_epoch = self.role.begin_anew
         self.feed.going_back = self.recovery.going_back
+        self.committer.went_back = self.feed.anew
         self.planner = Planner(self.cluster, settings.limits, clock, wall)
         self.jobs = Jobs(store, self.cluster, self.committer, clock)
         may_write, allowed = self.role.may_write, self.role.allowed

@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 RING = 20_000  # commits and their records, together
 
+_PAUSE = 0.05  # seconds after the first failure to follow the store; doubled each time, up to 2
+
 _OBJECTS: dict[str, str] = {  # family of keys → field of Change
     "portset": "port_set",
     "network": "network",
@@ -48,18 +50,20 @@ class Feed:
         self._whole = 0  # the state was loaded at this revision; what the feed tells up to it again changes nothing
         self.between = False  # the store was between two states when it was loaded: only its standing is known
         self.new_epoch: Callable[[], None] = lambda: None  # called when the state is in another epoch than before
-        self.going_back: Callable[[], None] = lambda: None  # called before a state is loaded that is older than the present one
+        self.going_back: Callable[[], None] = lambda: None  # called before a state is loaded in place of a newer one
+        self._proofs = 0  # how often the store was proven to have gone back
+        self._pause = _PAUSE
+        self._reading: asyncio.Future[None] | None = None
 
     async def load(self) -> None:
         """Brings the state up from the store, in place of what it was. Raises StoreDown; then it is as before."""
+        proofs = self._proofs
         mark = (await self._store.get([RESTORING])).get(RESTORING)
         between = mark is not None and restore_of(mark.value).get("phase") == APPLYING
         snapshot = await self._store.load((below(META),) if between else WANTED)
         loaded, newest = self.empty(), _Newest()
         await loaded.load(snapshot.epoch, snapshot.revision, newest.of(snapshot.batches), self._clock())
         loaded.revision = newest.revision
-        if snapshot.revision < self._cluster.revision:
-            self.going_back()
         self._standing.store_id = snapshot.epoch.rpartition(".")[0]
         epoch, self.between = self._cluster.epoch, between
         self._cluster.become(loaded)
@@ -68,7 +72,7 @@ class Feed:
             self.new_epoch()
         self._whole = snapshot.revision
         self._forget()
-        self._stale = False
+        self._stale = proofs != self._proofs
         self.wake()
 
     def _forget(self) -> None:
@@ -77,20 +81,21 @@ class Feed:
 
     async def follow(self) -> None:
         """Follows for ever. What the store has forgotten meanwhile is made up for by loading anew."""
-        pause = 0.05
         while True:
             try:
-                if self._stale:
+                while self._stale:
                     await self.load()
                     log.info("loaded anew", revision=self._cluster.revision, epoch=self._cluster.epoch)
-                async with aclosing(self._store.changes(self._cluster.revision)) as changes:  # type: ignore[type-var]
-                    async for commits in changes:
-                        pause = 0.05
-                        self._take(commits)
-                        if self._stale:
-                            break
+                self._reading = asyncio.ensure_future(self._read())
+                await self._reading
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not self._stale or task is None or task.cancelling():
+                    raise
+            except WentBack:
+                self.anew()
             except Compacted as error:
-                if isinstance(error, WentBack) or error.oldest > self._whole:
+                if error.oldest > self._whole:
                     log.warning("the store has forgotten what came next", error=str(error))
                     self._stale = True
                 else:  # the state has it already; who resumes before it begins anew
@@ -98,8 +103,25 @@ class Feed:
                     self._forget()
             except StoreDown as error:
                 log.warning("the store's changes cannot be followed", error=str(error))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
+                await asyncio.sleep(self._pause)
+                self._pause = min(self._pause * 2, 2.0)
+
+    async def _read(self) -> None:
+        """Until the state must be loaded anew."""
+        async with aclosing(self._store.changes(self._cluster.revision)) as changes:  # type: ignore[type-var]
+            async for commits in changes:
+                self._pause = _PAUSE
+                self._take(commits)
+                if self._stale:
+                    return
+
+    def anew(self) -> None:
+        """The store was proven to have gone back in time: what is known is loaded anew, whatever comes meanwhile."""
+        self.going_back()
+        self._proofs += 1
+        self._stale = True
+        if self._reading is not None:
+            self._reading.cancel()
 
     def _take(self, commits: Sequence[Commit]) -> None:
         now = self._clock()
@@ -110,13 +132,10 @@ class Feed:
             if between and RESTORING not in commit.puts and RESTORING not in commit.deletes:
                 self._cluster.revision = commit.revision  # half of another state: what we know stays what was
                 continue
-            if between:
+            if between or EPOCH in commit.puts:  # in a new epoch nothing is sure that was known before
                 self._stale = True
                 return
             self._cluster.told(commit, now)
-            if EPOCH in commit.puts:
-                self._cluster.epoch = self._standing.epoch
-                self.new_epoch()
             self._remember(commit)
         self.wake()
 
@@ -130,7 +149,7 @@ class Feed:
 
     async def until(self, revision: int) -> None:
         """Until the state has everything up to that revision."""
-        while self._cluster.revision < revision:
+        while self._stale or self._cluster.revision < revision:
             await self._news.wait()
 
     def behind(self, after: int) -> list[Commit] | None:

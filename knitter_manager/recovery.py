@@ -121,8 +121,11 @@ class Recovery:
 
     async def write(self, puts: Mapping[str, bytes], deletes: Collection[str] = ()) -> int:
         """Writes meta records; when it returns this manager knows them. Raises Unavailable."""
+        known = self._cluster.revision
         try:
             revision = await self._store.commit([], puts, list(deletes))
+            if revision < known:
+                self._feed.anew()
             await self._feed.until(revision)
         except NotWriter as error:
             self._role.lost()

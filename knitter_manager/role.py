@@ -91,7 +91,6 @@ class Role:
         while True:
             try:
                 over = await self._store.acquire_writer(self.name)
-                self._lost = asyncio.Event()
                 await _unless(over, self._begin())
             except (NotWriter, StoreDown, Unavailable) as error:
                 log.warning("this manager cannot write", error=str(error))
@@ -106,8 +105,9 @@ class Role:
         known = self._cluster.revision
         revision = await self._store.commit([], {WRITER: self.name.encode()})
         if revision <= known:
-            raise StoreDown(f"revision {revision} follows {known}: the store has gone back in time, and must be loaded anew")
+            self._feed.anew()
         await self._feed.until(revision)
+        self._lost = asyncio.Event()  # what was lost before has been made up for
         self._committer.closed = None
         if self.resume is not None:
             await self.resume()

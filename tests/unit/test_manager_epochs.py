@@ -445,6 +445,47 @@ async def test_a_cluster_put_back_in_time_under_running_managers_is_noticed_by_t
             await site.close()
 
 
+async def test_a_new_epoch_is_loaded_anew_by_every_manager(site: Site) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        kept = await attach(core, sandbox(1))
+        follower = await start_core(await site.open(), name="m:2")
+        try:
+            del follower.cluster.sets[kept.owner.key]  # what the store does not say, as after a roll-back
+            await core.recovery.shown(core.cluster.epoch, core.cluster.revision + 1000)
+            async with asyncio.timeout(10):
+                while follower.cluster.epoch != core.cluster.epoch:
+                    await follower.feed.news(0.1)
+            assert kept.owner.key in follower.cluster.sets
+        finally:
+            await follower.stop()
+
+
+@pytest.mark.parametrize("how", ["commit", "begin", "tell"])
+async def test_a_manager_that_knows_more_than_the_store_proves_a_roll_back(site: Site, how: str) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        kept, epoch = await attach(core, sandbox(1)), core.cluster.epoch
+        core.cluster.revision += 1000  # a store put back in time under it
+        ghost = sandbox(2).key
+        core.cluster.sets[ghost] = core.cluster.sets[kept.owner.key]
+        match how:
+            case "commit":
+                with pytest.raises(Unavailable, match="gone back in time"):
+                    await core.networks.create(network("later", "10.6.0.0/24"))
+            case "begin":
+                core.role.lost()
+            case "tell":
+                await core.recovery.in_step()
+        async with asyncio.timeout(10):
+            while core.cluster.epoch == epoch or not core.role.writing.is_set():
+                await core.feed.news(0.1)
+        assert core.recovery.waiting_for == NODES
+        assert ghost not in core.cluster.sets
+        assert kept.owner.key in core.cluster.sets
+        assert core.cluster.revision < 1000
+
+
 async def test_nodes_that_idle_at_any_manager_are_told_of_a_new_epoch(site: Site) -> None:
     async with core_at(site) as core:
         await furnish(core)
