@@ -37,6 +37,7 @@ class Stack:
             "store": {"kind": "sqlite", "path": str(home / "manager.db")},
             "heartbeat": "500ms",
         }
+        self.managers = [str(self.manager_config["listen"])]  # what the monitors are told
         self.monitors = [f"127.0.0.1:{free_port()}" for _ in range(monitors)]
         self.nodes: list[WatchingNode] = []
 
@@ -48,7 +49,7 @@ class Stack:
         """One of the monitors; returns when it serves."""
         config = {
             "listen": self.monitors[index],
-            "managers": [self.manager_config["listen"]],
+            "managers": self.managers,
             "folders": [{"name": "test", "path": str(self.folder)}],
             "files": {"settle": "20ms", "vanishGrace": "200ms"},
             "push": {"heartbeat": "500ms"},
