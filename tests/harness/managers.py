@@ -26,12 +26,17 @@ from knitter_common.model import Allocation, NamedOwner, Network, PortSet, Retur
 
 
 class Managing:
-    """`size` managers; `stores` are their settings of the store, one for all or one for each."""
+    """`size` managers; `stores` are their settings of the store, one for all or one for each. They listen on loopback, or on unix
+    sockets in the folder, which other network namespaces reach too."""
 
-    def __init__(self, folder: Path, stores: Mapping[str, Any] | Sequence[Mapping[str, Any]], size: int = 3) -> None:
+    def __init__(
+        self, folder: Path, stores: Mapping[str, Any] | Sequence[Mapping[str, Any]], size: int = 3, sockets: bool = False
+    ) -> None:
         self._stores = [stores] * size if isinstance(stores, Mapping) else list(stores)
         self.daemons = Daemons(folder)
-        self.managers: list[Daemon] = [self._start(number, "127.0.0.1:0") for number in range(size)]
+        self.managers: list[Daemon] = [
+            self._start(number, f"unix:{folder}/m{number}/s" if sockets else "127.0.0.1:0") for number in range(size)
+        ]
         self.addresses = [manager.address for manager in self.managers]
 
     def _start(self, number: int, listen: str) -> Daemon:
