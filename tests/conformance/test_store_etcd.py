@@ -362,6 +362,34 @@ def _make_certificates(folder: Path) -> None:
             "-extfile", "extensions", "-out", "cert.pem")  # fmt: skip
 
 
+async def test_a_full_database_is_told_read_on_and_left_behind(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "etcd", quota=8 * 1024 * 1024) as cluster:
+        site = Site(StoreSettings(kind="etcd", endpoints=cluster.endpoints, compact=False))
+        try:
+            store = await site.open_writer()
+            lost = await store.acquire_writer("one:1")
+            done: list[int] = []
+
+            async def fill() -> None:
+                while True:
+                    done.append(await store.commit([], {"large": b"x" * 500_000, f"k{len(done)}": b""}))
+
+            with pytest.raises(StoreDown, match="space exceeded"):
+                await fill()
+            for _ in range(3):
+                with pytest.raises(StoreDown, match="space exceeded"):
+                    await store.commit([], {"more": b"x" * 500_000})
+            assert (await store.get([f"k{len(done) - 1}", f"k{len(done)}"])).keys() == {f"k{len(done) - 1}"}
+            assert len(await everything(store)) == len(done) + 1
+            cluster.ctl("compact", str(done[-1]))
+            cluster.ctl("defrag")
+            cluster.ctl("alarm", "disarm")
+            await store.commit([AtRevision("large", done[-1])], {"large": b"small"})
+            assert not lost.is_set()
+        finally:
+            await site.close()
+
+
 @pytest.mark.parametrize("mutual", [False, True])
 async def test_tls_to_every_member_and_to_the_next_one_when_one_dies(tmp_path: Path, mutual: bool) -> None:
     certificates = tmp_path / "tls"

@@ -32,12 +32,14 @@ def why_not() -> str:
 
 class Cluster:
     """`size` members with their data below `folder`. `tls`: a folder with ca.pem, cert.pem and key.pem for the clients' side;
-    `mutual`: those must show certificates too."""
+    `mutual`: those must show certificates too. `quota`: bytes of a member's database, 0 for etcd's own limit."""
 
-    def __init__(self, folder: Path, size: int = 1, tls: Path | None = None, mutual: bool = True, election_ms: int = 500) -> None:
+    def __init__(
+        self, folder: Path, size: int = 1, tls: Path | None = None, mutual: bool = True, election_ms: int = 500, quota: int = 0
+    ) -> None:
         if reason := why_not():
             pytest.skip(reason)
-        self._folder, self._tls, self._mutual, self._election_ms = folder, tls, mutual, election_ms
+        self._folder, self._tls, self._mutual, self._election_ms, self._quota = folder, tls, mutual, election_ms, quota
         folder.mkdir(parents=True, exist_ok=True)
         ports = _free_ports(2 * size)
         self._client_ports, self._peer_ports = ports[:size], ports[size:]
@@ -129,6 +131,8 @@ class Cluster:
         command += ["--initial-cluster", ",".join(f"m{index}={peer}" for index, peer in enumerate(peers))]
         command += ["--initial-cluster-state", state, "--heartbeat-interval", "50", "--election-timeout", str(self._election_ms)]
         command += ["--logger", "zap", "--log-level", "warn", "--strict-reconfig-check"]
+        if self._quota:
+            command += ["--quota-backend-bytes", str(self._quota)]
         if self._tls:
             command += ["--cert-file", str(self._tls / "cert.pem"), "--key-file", str(self._tls / "key.pem")]
             if self._mutual:

@@ -36,6 +36,11 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 _LEAVE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_REFUSED = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
+
+
+class NotDone(StoreDown):
+    """etcd refused it (its database is full, we may not): nothing was done, and nothing will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ class Members:
             pause = min(pause * 2, 0.5)
 
     async def write(self, call: Callable[[Member, float], Awaitable[T]]) -> T:
-        """Calls once. Raises ValueError for what etcd refuses as a request."""
+        """Calls once. Raises StoreDown, NotDone where that is sure, ValueError for what etcd refuses as a request."""
         end = time.monotonic() + self.timeout
         member = await self.ready(self.timeout)
         try:
@@ -133,6 +138,8 @@ class Members:
                 self.leave(member)
             if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                 raise ValueError(f"etcd refuses the commit: {error.details()}") from error
+            if error.code() in _REFUSED:
+                raise NotDone(str(down(error, member))) from error
             raise down(error, member) from error
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ import structlog
 from knitter_common.errors import Unavailable
 from knitter_etcd import rpc_pb2
 from knitter_manager.store.etcd import lead, load
-from knitter_manager.store.etcd.members import Member, Members, Tls
+from knitter_manager.store.etcd.members import Member, Members, NotDone, Tls
 from knitter_manager.store.etcd.txn import MOST, Layout, Refenced, commit_outcome, commit_request, record
 from knitter_manager.store.etcd.watch import changes
 from knitter_manager.store.protocol import EVERYTHING, Commit, Condition, NotWriter, Record, Snapshot, Span, StoreDown
@@ -145,6 +145,8 @@ class EtcdStore:
                 request.compare[0].mod_revision = fence = leading.fence
                 try:
                     response = await self._members.write(lambda member, timeout: member.kv.Txn(request, timeout=timeout))
+                except NotDone:
+                    raise
                 except (StoreDown, asyncio.CancelledError):
                     self._doubt = True
                     raise
