@@ -1,6 +1,7 @@
 """A manager without its server: the state, what changes it, and what runs beside. Wired here, so that tests need no process."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Coroutine
@@ -10,7 +11,7 @@ import structlog
 
 from knitter_common.model import NetworkType
 from knitter_common.objects.validate import type_name
-from knitter_manager.allocation.jobs import Jobs
+from knitter_manager.allocation.jobs import Jobs, store_unavailable
 from knitter_manager.allocation.planner import Planner
 from knitter_manager.allocation.reconcile import Reconciler
 from knitter_manager.allocation.sets import PortSets
@@ -31,6 +32,7 @@ from knitter_manager.role import Role
 from knitter_manager.standing import Standing
 from knitter_manager.state import Cluster
 from knitter_manager.store import Store
+from knitter_manager.store.protocol import StoreDown
 from knitter_manager.sweeper import Sweeper
 from knitter_manager.usage import Addresses
 
@@ -98,9 +100,12 @@ class Core:
         return self.wall() + int(ttl * 1e9) if ttl else 0
 
     async def load(self) -> None:
-        """Brings the state up from the store and follows its changes from then on."""
+        """Brings the state up from the store and follows its changes from then on. Raises Unavailable(STORE_UNAVAILABLE)."""
         begin = time.monotonic()
-        await self.feed.load()
+        try:
+            await self.feed.load()
+        except StoreDown as error:
+            raise store_unavailable(error) from error
         seconds = round(time.monotonic() - begin, 3)
         log.info("loaded", seconds=seconds, revision=self.cluster.revision, sets=len(self.cluster.sets))
         self._spawn(self.feed.follow())
@@ -112,8 +117,9 @@ class Core:
         self.role.name = name
         lead, writing = self._spawn(self.role.lead()), self._spawn(self.role.writing.wait())
         while not writing.done():
-            if await self.store.writer() not in ("", name) and not self.standing.applying:
-                return
+            with contextlib.suppress(StoreDown):  # asked again
+                if await self.store.writer() not in ("", name) and not self.standing.applying:
+                    return
             await asyncio.wait((writing, lead), timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
             if lead.done():
                 lead.result()

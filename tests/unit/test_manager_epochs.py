@@ -27,6 +27,7 @@ from knitter_manager.core import Core
 from knitter_manager.daemon import ManagerDaemon
 from knitter_manager.restore import Restored, of_state
 from knitter_manager.store import StoreSettings
+from knitter_manager.store.memory import MemoryStore
 from knitter_manager.store.protocol import StoreDown
 
 T = TypeVar("T")
@@ -521,6 +522,28 @@ async def test_an_answer_that_the_feed_has_not_told_yet_proves_nothing(site: Sit
             one = await attach(core, sandbox(number))
             await core.recovery.shown(epoch, one.revision)
         assert core.cluster.epoch == epoch
+
+
+async def test_a_store_that_fails_while_a_manager_starts_is_told_or_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    down = [StoreDown("etcd elects")] * 2
+
+    async def failing(*_: object) -> Any:
+        raise down.pop()
+
+    store = MemoryStore()
+    daemon = ManagerDaemon(settings(), store)
+    monkeypatch.setattr(store, "load", failing)
+    with pytest.raises(Unavailable, match="etcd elects") as raised:
+        await daemon.start()
+    assert raised.value.reason == "STORE_UNAVAILABLE"
+    await daemon.stop()
+    store = MemoryStore()
+    daemon = ManagerDaemon(settings(), store)
+    monkeypatch.setattr(store, "writer", lambda: failing() if down else MemoryStore.writer(store))
+    monkeypatch.setattr(store, "acquire_writer", lambda name: failing() if down else MemoryStore.acquire_writer(store, name))
+    assert await daemon.start()
+    assert down == []
+    await daemon.stop()
 
 
 async def test_a_fresh_store_has_nothing_to_recover(site: Site) -> None:
