@@ -20,8 +20,8 @@ def network_usage(entry: NetworkEntry, now: float, rest: float) -> pb.NetworkUsa
     for space in entry.spaces:
         space.settle(now, rest if entry.network.rest is None else entry.network.rest)
         pools += [_pool_usage(space, at) for at in range(len(space.pools))]
-    sets = sum(1 for _ in entry.owners)
-    return pb.NetworkUsage(network=entry.network.path, network_id=entry.network.id, pools=pools, port_sets=sets)
+    path, network_id = entry.network.path, entry.network.id
+    return pb.NetworkUsage(network=path, network_id=network_id, pools=pools, port_sets=entry.sets)
 
 
 def _pool_usage(space: Space, at: int) -> pb.PoolUsage:

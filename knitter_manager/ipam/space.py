@@ -43,6 +43,7 @@ class Space:
         self.selective = any(pool.usable_by is not None for pool in subnet.pools)  # not every pool is for everybody
         self._outside = Pool(self.first, self._busy, ())
         self._aside: dict[int, Pool] = {}
+        self._groups: dict[Pool, None] = {}  # those that have some, in the order of their making
 
     def __contains__(self, address: int) -> bool:
         return self.first <= address <= self.last
@@ -120,7 +121,7 @@ class Space:
             pool.rest_anew(now)
 
     def _all(self) -> Iterable[Pool]:
-        return (*self.pools, self._outside, *dict.fromkeys(self._aside.values()))
+        return (*self.pools, self._outside, *self._groups)
 
     # -- groups ----------------------------------------------------------------------------------------------------------
 
@@ -131,6 +132,7 @@ class Space:
         """
         numbers = tuple(addresses)
         group = Pool(self.first, Bitmap(self.last - self.first + 1), [(number, number) for number in numbers])
+        self._groups[group] = None
         for number in numbers:
             owner = self.pool_of(number)
             held, state = owner.is_held(number), owner.give(number)
@@ -146,6 +148,7 @@ class Space:
 
     def ungroup(self, group: Pool) -> None:
         """The group's addresses go back to the pools they came from, resting ones and held ones as they are."""
+        self._groups.pop(group, None)
         for number in [number for number, pool in self._aside.items() if pool is group]:
             held, state = group.is_held(number), group.give(number)
             del self._aside[number]

@@ -217,6 +217,7 @@ class Cluster:
             entry = self.networks.get(network_id)
             if entry is not None:
                 entry.owners.add(owner_key)
+                entry.sets += 1
 
     def put_sets(self, records: Sequence[Record]) -> None:
         """The next sets of a snapshot, whose owners are not known yet, in order of key."""
@@ -251,6 +252,7 @@ class Cluster:
             entry = self.networks.get(network_id)
             if entry is not None:
                 entry.owners.discard(owner_key)
+                entry.sets -= 1
 
     def _drop_claim(self, key: str) -> None:
         claim = self.claims.pop(key, None)

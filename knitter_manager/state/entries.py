@@ -40,7 +40,7 @@ class GroupEntry:
 class NetworkEntry:
     """A network with its addresses, groups and users."""
 
-    __slots__ = ("families", "groups", "key", "network", "owners", "pending", "segment", "spaces")
+    __slots__ = ("families", "groups", "key", "network", "owners", "pending", "segment", "sets", "spaces")
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -50,6 +50,7 @@ class NetworkEntry:
         self.families = _families(self.spaces)
         self.groups: dict[str, GroupEntry] = {}  # by key of the store
         self.owners: set[str] = set()  # keys of the owners of sets with a port here, and of claims
+        self.sets = 0  # how many of them are sets
         self.pending = 0
 
     def reshape(self, network: Network) -> None:

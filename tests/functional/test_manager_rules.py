@@ -390,13 +390,15 @@ async def test_views_count_what_is_there(manager: Api) -> None:
     for number in range(4):
         await manager.allocate(vm(f"v{number}"), types.Wish(network="net", roles=["media"]), node=f"n{number % 2}")
     await manager.release(vm("v3"))
+    claim = types.IPClaim(tenant="admin", name="c", network="net", wanted_addresses=["10.0.0.30"])
+    await manager.call("CreateIPClaim", pb.CreateIPClaimRequest(ip_claim=claim))
     answer = await manager.call("ListNetworkUsage", pb.ListNetworkUsageRequest())
     first, second, v6 = answer.networks[0].pools
     assert (first.start, first.end, first.size, first.used, first.reserved) == ("10.0.0.10", "10.0.0.19", 10, 3, 1)
     assert first.free + first.resting == 6
-    assert (second.used, second.free) == (0, 10)
+    assert (second.used, second.free) == (1, 9)
     assert v6.size == 2**64 - 1
-    assert answer.networks[0].port_sets == 3
+    assert answer.networks[0].port_sets == 3  # a claim is none
     nodes = (await manager.call("ListNodeUsage", pb.ListNodeUsageRequest())).nodes
     assert [(one.node, one.port_sets, one.ports, one.addresses) for one in nodes] == [("n0", 2, 2, 4), ("n1", 1, 1, 2)]
     info = await manager.address("10.0.0.11")

@@ -23,7 +23,7 @@ def known(core: Core) -> object:
         for space in entry.spaces
     }
     groups = {group.key: group.held for entry in cluster.networks.values() for group in entry.groups.values()}
-    owners = {entry.network.path: entry.owners for entry in cluster.networks.values()}
+    owners = {entry.network.path: (entry.owners, entry.sets) for entry in cluster.networks.values()}
     tenants = {name: (entry.used, entry.owners) for name, entry in cluster.tenants.items()}
     nodes = {name: (entry.owners, entry.ports, entry.addresses) for name, entry in cluster.nodes.items()}
     return spaces, groups, owners, tenants, nodes, cluster.sets, [*cluster.order.after("")]

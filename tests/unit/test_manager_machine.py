@@ -193,7 +193,9 @@ class ManagerMachine(RuleBasedStateMachine):
         owned = held(self.core)
         spaces = [space for entry in self.core.cluster.networks.values() for space in entry.spaces]
         assert sum(pool.held for space in spaces for pool in space.pools) == len(owned)
-        assert not any(entry.pending for entry in self.core.cluster.networks.values())
+        for entry in self.core.cluster.networks.values():
+            assert not entry.pending
+            assert entry.sets == sum(any(port.network_id == entry.network.id for port in one.ports) for one in sets.values())
         tenant = self.core.cluster.tenant("admin")
         assert tenant.addresses == len(owned)
         assert not tenant.pending_addresses
