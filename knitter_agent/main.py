@@ -53,7 +53,9 @@ class Agent:
         self._journal = journal = open_journal(Path(settings.state) / "journal.db")
         self._workers = worker, remover = KernelWorker(Kernel()), KernelWorker(Kernel(), "remover")
         node = Node(settings.node_name, settings.underlay_address, settings.labels, __version__)
-        self._manager = manager = ManagerClient(Managers(settings.managers), lambda managers: reconciler(managers))
+        self._manager = manager = ManagerClient(
+            Managers(settings.managers), lambda managers: reconciler(managers), node=node.name, in_use=lambda: reconciler.in_use()
+        )
         watch = Watch(node.name, Peers(settings.monitors), journal, settings.default_network) if settings.monitors else None
         tools = Tools(
             node.name,

@@ -6,17 +6,19 @@ What it promises to its caller:
 - `release` ends when the manager has acknowledged it, however long that takes; cancelling it leaves the set as it may be.
 - Operations that were unanswered when a stream broke are sent again on the next; all of them may arrive twice.
 - At every (re)connect the node tells its journal (Reconcile) before anything else.
+- A manager that asks on the stream what the journal holds is told; nothing follows from it here.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
 import structlog
 
 from knitter.v1 import manager_pb2 as pb
+from knitter.v1 import types_pb2 as types
 from knitter_common import convert
 from knitter_common.errors import KnitterError, Unavailable, from_rpc_error, from_status
 from knitter_common.managers import PASSING, SILENCE, Backoff, Managers, silent
@@ -26,7 +28,10 @@ _ELSEWHERE = frozenset({"NOT_WRITER", "NO_WRITER"})  # this manager cannot, anot
 
 log = structlog.get_logger()
 
+CHUNK = 200  # sets in one message
+
 Reconcile = Callable[[Managers], Awaitable[None]]
+InUse = Callable[[], Sequence[types.PortSet]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,21 @@ class _Operation:
 
 
 class ManagerClient:
-    """Use from one event loop. `reconcile` is called at each connect, before the stream; its KnitterError ends the try."""
+    """Use from one event loop. `reconcile` is called at each connect, before the stream; its KnitterError ends the try. `node` is
+    this node's name and `in_use` what its journal holds; without a name the manager does not ask."""
 
-    def __init__(self, managers: Managers, reconcile: Reconcile, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        managers: Managers,
+        reconcile: Reconcile,
+        backoff: Backoff | None = None,
+        node: str = "",
+        in_use: InUse = lambda: (),
+    ) -> None:
         self._managers = managers
         self._reconcile = reconcile
+        self._node, self._in_use = node, in_use
+        self._answers: list[pb.JournalAnswer] = []
         self._backoff = backoff or Backoff(most=2.0)
         self._connected = asyncio.Event()
         self._last_id = 0
@@ -199,6 +214,7 @@ class ManagerClient:
     async def _serve_stream(self) -> None:
         asked = self._managers.current
         call = self._managers.stub().StreamAllocations()
+        self._answers.clear()  # they were for another stream
         writer = asyncio.create_task(self._write(call), name="manager writer")
         reader = asyncio.create_task(self._read(call, asked), name="manager reader")
         watcher = asyncio.create_task(self._leave_silent(asked), name="manager watcher")
@@ -220,6 +236,16 @@ class ManagerClient:
         log.info("connected to the manager", manager=asked)
         while isinstance(response := await call.read(), pb.StreamAllocationsResponse):
             self._settle(response.outcomes)
+            if response.HasField("journal"):
+                self._answer(response.journal)
+
+    def _answer(self, question: pb.JournalQuestion) -> None:
+        """The journal in as many messages as it takes."""
+        in_use = self._in_use()
+        for at in range(0, len(in_use) or 1, CHUNK):
+            part = in_use[at : at + CHUNK]
+            self._answers.append(pb.JournalAnswer(id=question.id, in_use=part, more=at + CHUNK < len(in_use)))
+        self._work.set()
 
     async def _leave_silent(self, asked: str) -> None:
         """Raises Unavailable(NOT_WRITER) when the manager leaves operations unanswered and another one writes."""
@@ -233,17 +259,29 @@ class ManagerClient:
                 raise silent(asked, writer)
 
     async def _write(self, call: "grpc.aio.StreamStreamCall[pb.StreamAllocationsRequest, pb.StreamAllocationsResponse]") -> None:
-        """Sends what has gathered, as one message each time."""
+        """Says who speaks, then sends what has gathered, as one message each time."""
+        if self._node:
+            await self._send(call, pb.StreamAllocationsRequest(node=self._node))
         while True:
-            while not self._outbox:
+            while not self._outbox and not self._answers:
                 self._work.clear()
                 await self._work.wait()
             batch, self._outbox = self._outbox, []
             for operation in batch:
                 operation.sent = True
-            self._sent.set()
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the reader tells why the stream broke
-                await call.write(pb.StreamAllocationsRequest(operations=[operation.message for operation in batch]))
+            if batch:
+                self._sent.set()
+            answer = self._answers.pop(0) if self._answers else None
+            operations = [operation.message for operation in batch]
+            await self._send(call, pb.StreamAllocationsRequest(operations=operations, journal=answer))
+
+    async def _send(
+        self,
+        call: "grpc.aio.StreamStreamCall[pb.StreamAllocationsRequest, pb.StreamAllocationsResponse]",
+        message: pb.StreamAllocationsRequest,
+    ) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the reader tells why the stream broke
+            await call.write(message)
 
     def _settle(self, outcomes: Iterable[pb.AllocationOutcome]) -> None:
         for outcome in outcomes:

@@ -18,12 +18,12 @@ from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
 from knitter_agent.attachment import Attachments, Tools, cookie_at
 from knitter_agent.drivers import settle_defaults
+from knitter_agent.manager_client import CHUNK
 from knitter_agent.record import Key, Record, State
 from knitter_common import convert
 from knitter_common.managers import Managers
 from knitter_common.model import Node, PortSet, SandboxOwner
 
-_CHUNK = 200  # sets in one message
 _OUTDATED = "outdated"  # meta: sets of this revision or a lower one may be of an earlier epoch
 _TOLD = "reconciled"  # meta: this journal has been told to a manager once; it is not a lost one
 
@@ -41,12 +41,11 @@ class Reconciler:
 
     async def __call__(self, managers: Managers) -> None:
         """Raises KnitterError when the manager does not take it."""
-        journal = self._tools.journal
-        in_use = [types.PortSet.FromString(record.port_set) for record in journal.records.values() if self._uses(record)]
+        journal, in_use = self._tools.journal, self.in_use()
         outdated = int(journal.meta(_OUTDATED) or 0)
         seen = [int(journal.meta("revision") or 0), *(told.revision for told in in_use if told.revision > outdated)]
         highest = max(seen)
-        chunks = [in_use[at : at + _CHUNK] for at in range(0, len(in_use), _CHUNK)] or [[]]
+        chunks = [in_use[at : at + CHUNK] for at in range(0, len(in_use), CHUNK)] or [[]]
         for number, chunk in enumerate(chunks, 1):
             request = pb.ReconcileRequest(
                 node=convert.node_to_proto(self._node),
@@ -65,6 +64,11 @@ class Reconciler:
             log.warning("the manager is in a new epoch", epoch=response.epoch, before=before, recovering=response.recovering)
             told |= {"revision": str(response.revision), _OUTDATED: str(max([outdated, *(one.revision for one in in_use)]))}
         await journal.put(meta=told)
+
+    def in_use(self) -> list[types.PortSet]:
+        """The sets that are in use here, as they were wired."""
+        records = self._tools.journal.records.values()
+        return [types.PortSet.FromString(record.port_set) for record in records if self._uses(record)]
 
     def _uses(self, record: Record) -> bool:
         """It has a set, and has not given it back already."""

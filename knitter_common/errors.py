@@ -154,6 +154,9 @@ REASONS: dict[str, ReasonRow] = {
     "MAC_TAKEN": ReasonRow(Refused, 135, "choose another MAC, or release the owner that the message names"),
     "QUOTA_EXCEEDED": ReasonRow(Exhausted, 136, "raise the tenant's quota, or release what is not used"),
     "GROUP_EXHAUSTED": ReasonRow(Exhausted, 137, "make the IP group larger, or release what is not used"),
+    "NODES_NOT_ASKED": ReasonRow(
+        Refused, 155, "have the nodes that the message names connected, forget those that are gone, or force it"
+    ),
     "SEGMENT_EXHAUSTED": ReasonRow(Exhausted, 138, "widen the range of segmentation ids, or delete networks"),
     "SEGMENT_TAKEN": ReasonRow(Refused, 139, "choose another segmentation id, or none"),
     "OWNER_HAS_OTHER_WISHES": ReasonRow(Refused, 140, "release the owner's set first, or send the same wishes"),

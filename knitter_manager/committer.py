@@ -50,6 +50,12 @@ class Committer:
         self._waiting: list[Change] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._soon = False
+        self._alone = 0  # commits of their own that are under way
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is under way, and nothing waits."""
+        return not (self._tasks or self._waiting or self._alone)
 
     def submit(self, change: Change) -> None:
         """Hands a change over; `done` is called later, never from here."""
@@ -65,11 +71,14 @@ class Committer:
             raise StoreDown(self.closed.message)
         asked = [AtRevision(key, revision) for key, revision in conditions.items()]
         known = self._cluster.revision
+        self._alone += 1
         try:
             revision = await self._store.commit(asked, puts, deletes)
         except NotWriter:
             self.lost()
             raise
+        finally:
+            self._alone -= 1
         if revision < known:
             self.went_back()
             raise StoreDown(f"the store is at revision {revision}, and was at {known} before: it has gone back in time")

@@ -15,6 +15,9 @@ from knitter_manager.allocation.jobs import Jobs, store_unavailable
 from knitter_manager.allocation.planner import Planner
 from knitter_manager.allocation.reconcile import Reconciler
 from knitter_manager.allocation.sets import PortSets
+from knitter_manager.check.checker import Checker
+from knitter_manager.check.journals import Journals
+from knitter_manager.check.repair import Repairer
 from knitter_manager.committer import Committer
 from knitter_manager.config import ManagerSettings
 from knitter_manager.feed import Feed
@@ -85,6 +88,9 @@ class Core:
         self.claims = Claims(book, store, self.planner)
         self.adoption = Adoption(book)
         self.addresses = Addresses(self.cluster, store)
+        self.journals = Journals()
+        self.checker = Checker(store, self.cluster, self.committer, self.feed, self.standing, self.journals)
+        self.repairer = Repairer(store, self.cluster, self.committer, self.journals, may_write)
         self.undertaker = Undertaker(book, self.role.writing, self.sets, self.claims, self.groups, self.networks)
         self.sweeper = Sweeper(self.cluster, self.committer, self.sets, self.segments, settings.rest, clock, wall)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()

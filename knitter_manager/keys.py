@@ -86,14 +86,23 @@ def owner_of(owner_key: str) -> Owner:
     raise ValueError(f"{owner_key!r} is no owner's key")
 
 
+def known_owner_of(owner_key: str) -> Owner | None:
+    """As `owner_of`; None for what is no owner's key."""
+    try:
+        return owner_of(owner_key)
+    except (ValueError, TypeError):
+        return None
+
+
 def said(owner_key: str) -> str:
     """An owner for people: "pod t1/web-0", "sandbox 3f2a on n1", "t1/vm", "claim t1/db"."""
-    kind, *parts = owner_key.split("/")
-    match kind:
-        case "pod":
-            return f"pod {parts[0]}/{parts[1]}"
-        case "sandbox":
-            return f"sandbox {parts[1][:12]} on {parts[0]}"
-        case "named":
-            return "/".join(parts)
-    return " ".join((kind, "/".join(parts)))
+    match owner_key.split("/"):
+        case ["pod", namespace, name, _]:
+            return f"pod {namespace}/{name}"
+        case ["sandbox", node, container_id, _, _]:
+            return f"sandbox {container_id[:12]} on {node}"
+        case ["named", tenant, name]:
+            return f"{tenant}/{name}"
+        case [kind, *parts]:
+            return " ".join((kind, "/".join(parts)))
+    raise AssertionError("a text has a first part")

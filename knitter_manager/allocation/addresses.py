@@ -5,20 +5,18 @@ from collections.abc import Collection, Iterator, Sequence
 from knitter_common.addresses import mac as checked_mac
 from knitter_common.addresses import wanted as checked_wanted
 from knitter_common.errors import Exhausted, Invalid, KnitterError, NotFound, Refused
-from knitter_common.model import ADMIN, NetworkType, PortAddress, Wish
+from knitter_common.model import ADMIN, PortAddress, Wish
 from knitter_common.names import nearest, shown
 from knitter_manager import keys, numbers
 from knitter_manager.allocation.asker import Asker, usable_pools
 from knitter_manager.allocation.held import HeldBy
+from knitter_manager.allocation.owned import OWN_MAC
 from knitter_manager.allocation.plan import Plan
 from knitter_manager.ipam.mac import port_identity
 from knitter_manager.ipam.pool import Pool
 from knitter_manager.ipam.space import Space, Taken
 from knitter_manager.labels import matches
 from knitter_manager.state import GroupEntry, NetworkEntry
-
-# The device, or its parent, brings the MAC.
-_OWN_MAC = (NetworkType.IPVLAN, NetworkType.HOST_DEVICE)
 
 
 class PortAddresses:
@@ -165,7 +163,7 @@ class PortAddresses:
             text = checked_mac(wish.mac) if wish.mac else kept or generated
         except ValueError as error:
             raise Invalid("WISH_INVALID", f"{self._place}: MAC {error}", mac=wish.mac) from None
-        if self._entry.network.type in _OWN_MAC:
+        if self._entry.network.type in OWN_MAC:
             return name, text if wish.mac else ""
         if text != kept:
             key = keys.mac(self._entry.segment, text)

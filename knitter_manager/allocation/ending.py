@@ -6,6 +6,7 @@ from knitter_common.errors import Refused
 from knitter_common.model import PodOwner, Port, PortSet, PortSetState
 from knitter_manager import keys
 from knitter_manager.allocation.claiming import end_claims
+from knitter_manager.allocation.owned import OWN_MAC
 from knitter_manager.allocation.plan import Plan
 from knitter_manager.records import stored
 from knitter_manager.state import Cluster
@@ -101,5 +102,5 @@ def take_exactly(plan: Plan, cluster: Cluster, told: PortSet, before: PortSet | 
             plan.taken.append((at[0], taken))
             plan.conditions[keys.address(port.network_id, text)] = taken.mark
             plan.puts[keys.address(port.network_id, text)] = owner
-        if port.mac and (port.network_id, port.mac) not in macs:
+        if port.mac and port.type not in OWN_MAC and (port.network_id, port.mac) not in macs:
             plan.puts[keys.mac(entry.segment, port.mac)] = owner

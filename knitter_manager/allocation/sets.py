@@ -88,6 +88,29 @@ class PortSets:
 
         return self._run(owner, step)
 
+    async def end_by_hand(self, owner: Owner, revision: int, force: bool) -> PortSet | None:
+        """Ends a set that is not in use, kept or not, or with `force` any; returns it as it was, None for none.
+
+        Raises Refused(OBJECT_IN_USE), Stale(REVISION_STALE), and as `allocate`.
+        """
+        before: PortSet | None = None
+
+        def step(_: Attempt) -> Plan | Answer:
+            nonlocal before
+            record = self._cluster.sets.get(owner.key)
+            before = port_set_of(record) if record is not None else None
+            if before is None:
+                return None
+            _refuse_other_revision(before, revision)
+            why = "" if force else self._used(before)
+            if why:
+                said = f"{keys.said(owner.key)} has {', '.join(_texts(before)) or 'no address'}, and {why}"
+                raise Refused("OBJECT_IN_USE", said, owner=owner.key, node=before.node)
+            return end(self._cluster, before)
+
+        await self._run(owner, step)
+        return before
+
     def without_node(self, owner: Owner, node: str) -> "asyncio.Future[Answer]":
         """The set's node is gone: lent sets and those of its sandboxes end, reservations wait for another node."""
         return self._run(owner, lambda _: self._without_node(owner, node))
@@ -218,9 +241,7 @@ class PortSets:
         if record is None:
             return None
         before = port_set_of(record)
-        if give_back.revision and give_back.revision != before.revision:
-            said = f"{keys.said(give_back.owner.key)}: its set is at revision {before.revision}, not {give_back.revision}"
-            raise Stale("REVISION_STALE", said, revision=before.revision)
+        _refuse_other_revision(before, give_back.revision)
         if give_back.container_id and before.binding and before.binding.container_id != give_back.container_id:
             return record  # a late word of an old sandbox
         if before.state is PortSetState.KEPT and (give_back.container_id or give_back.unbind_only):
@@ -232,6 +253,17 @@ class PortSets:
         if self._carried(before, bool(give_back.container_id)):
             return record if before.state is PortSetState.LENT else rewrite(before, replace(before, state=PortSetState.LENT))
         return self._end(before)
+
+    def _used(self, before: PortSet) -> str:
+        """Why a set is not to be ended by hand, "" where it may be."""
+        on = f" on node {before.node}" if before.node else ""
+        if before.binding is not None:
+            return f"sandbox {before.binding.container_id[:12]}{on} uses them"
+        if before.state is PortSetState.LENT:
+            return f"node {before.node} has not given them back; wait for it, or forget it when it is gone"
+        if isinstance(before.owner, PodOwner) and before.state is PortSetState.RESERVED:
+            return "they are reserved for it as long as it is there; delete the pod"
+        return ""
 
     def _carried(self, before: PortSet, sandbox_ended: bool) -> bool:
         """Whether a node may still carry the set after its owner's end, so that it must give it back first."""
@@ -262,6 +294,16 @@ class PortSets:
         for port in before.ports:  # the machine may still run, and carry them until it is heard of
             plan.puts[keys.owed(port.network_id, node)] = b""
         return plan
+
+
+def _refuse_other_revision(before: PortSet, revision: int) -> None:
+    if revision and revision != before.revision:
+        said = f"{keys.said(before.owner.key)}: its set is at revision {before.revision}, not {revision}"
+        raise Stale("REVISION_STALE", said, revision=before.revision)
+
+
+def _texts(port_set: PortSet) -> list[str]:
+    return [one.cidr.partition("/")[0] for port in port_set.ports for one in port.addresses]
 
 
 def turn_of(owner: Owner) -> str:

@@ -26,6 +26,12 @@ def pools_of(subnet: Subnet) -> tuple[tuple[Range, ...], ...]:
     return tuple(tuple(without(whole, holes)) for whole in wholes)
 
 
+def bounds(subnet: Subnet) -> tuple[int, int, int]:
+    """(family, first, last) of the CIDR."""
+    network = ipaddress.ip_network(subnet.cidr)
+    return network.version, int(network[0]), int(network[-1])
+
+
 def handed_out(subnet: Subnet) -> list[Range]:
     """All addresses of the CIDR that an interface can have, in a pool or not."""
     network = ipaddress.ip_network(subnet.cidr)

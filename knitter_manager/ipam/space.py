@@ -191,6 +191,11 @@ class Space:
         pool = self.pools[index]
         return Usage(pool.size, pool.held, pool.reserved, len(pool.resting))
 
+    @property
+    def held_outside(self) -> int:
+        """How many are held that no pool hands out any more, or ever did."""
+        return self._outside.held
+
     def reshaped(self, subnet: Subnet) -> "Space":
         """The same CIDR and the same holders with other pools, exclusions or gateway. Groups are to be made again."""
         new = Space(subnet)

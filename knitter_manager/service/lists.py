@@ -4,7 +4,7 @@ from collections.abc import Container, Iterator
 
 from knitter_common.model import ADMIN, IPClaim, Node, Tenant
 from knitter_manager.objects.tenants import is_there, shown
-from knitter_manager.state import Cluster, GroupEntry, NetworkEntry, NodeEntry
+from knitter_manager.state import Cluster, GroupEntry, NetworkEntry, NodeEntry, TenantEntry
 from knitter_manager.state.names import visible_to
 
 
@@ -18,8 +18,14 @@ def networks(cluster: Cluster, tenant: str, after: str) -> Iterator[tuple[str, N
 
 def tenants(cluster: Cluster, after: str) -> Iterator[tuple[str, Tenant]]:
     """With what they use."""
+    for name, entry in tenant_usage(cluster, after):
+        yield name, shown(entry)
+
+
+def tenant_usage(cluster: Cluster, after: str) -> Iterator[tuple[str, TenantEntry]]:
+    """Those that were made or hold something."""
     for name in sorted(name for name, entry in cluster.tenants.items() if name > after and is_there(entry)):
-        yield name, shown(cluster.tenants[name])
+        yield name, cluster.tenants[name]
 
 
 def groups(cluster: Cluster, tenant: str, network: str, after: str) -> Iterator[tuple[str, GroupEntry]]:

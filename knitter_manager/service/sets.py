@@ -59,11 +59,17 @@ class SetCalls(Calls):
         await self._core.sets.release(convert.give_back_from_proto(request.release))
         return pb.ReleaseResponse()
 
+    async def EndPortSet(self, request: pb.EndPortSetRequest, context: Any) -> pb.EndPortSetResponse:
+        """By hand."""
+        owner = convert.owner_from_proto(request.owner)
+        before = await self._core.sets.end_by_hand(owner, request.revision, request.force)
+        return pb.EndPortSetResponse(port_set=convert.port_set_to_proto(before) if before is not None else None)
+
     async def StreamAllocations(
         self, request_iterator: AsyncIterator[pb.StreamAllocationsRequest], context: Any
     ) -> AsyncIterator[pb.StreamAllocationsResponse]:
         """Many sets."""
-        async for response in Stream(self._core.sets, self._core.role.parting).run(request_iterator):
+        async for response in Stream(self._core.sets, self._core.role.parting, self._core.journals).run(request_iterator):
             yield response
 
     async def Reconcile(self, request: pb.ReconcileRequest, context: Any) -> pb.ReconcileResponse:

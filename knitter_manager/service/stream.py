@@ -1,6 +1,8 @@
 """StreamAllocations: many operations over one stream, each answered when it is durable, outcomes gathered into as few messages
 as come.
 
+A node that tells its name is asked on it for its journal, when somebody compares (check/journals.py).
+
 Operations start in the order they arrive and never wait for one another. What is done while a message is being sent goes out
 with the next one. A client that does not read its outcomes is not read from either once MOST_OPEN operations are open.
 """
@@ -18,6 +20,7 @@ from knitter_common.errors import Internal, Invalid, KnitterError, to_status
 from knitter_common.serve.logs import tells
 from knitter_manager.allocation.jobs import Answer
 from knitter_manager.allocation.sets import PortSets
+from knitter_manager.check.journals import Journals, Line
 from knitter_manager.service import asked
 
 MOST_OPEN = 4096  # operations of one stream that are not answered, or whose outcome is not sent
@@ -31,8 +34,10 @@ class Stream:
     """One call of StreamAllocations. `parting` waits until the stream must end, and says why: then what is open is answered, and
     nothing more is read."""
 
-    def __init__(self, sets: PortSets, parting: Callable[[], Awaitable[KnitterError]]) -> None:
-        self._sets, self._parting = sets, parting
+    def __init__(self, sets: PortSets, parting: Callable[[], Awaitable[KnitterError]], journals: Journals) -> None:
+        self._sets, self._parting, self._journals = sets, parting, journals
+        self._line: Line | None = None
+        self._questions: list[pb.JournalQuestion] = []
         self._outcomes: list[pb.AllocationOutcome] = []
         self._weights: list[int] = []  # of the outcomes, in bytes, about
         self._open = 0
@@ -47,7 +52,10 @@ class Stream:
         watcher = asyncio.ensure_future(self._watch(reader))
         try:
             while True:
-                while self._outcomes:
+                while self._questions or self._outcomes:
+                    if self._questions:
+                        yield pb.StreamAllocationsResponse(journal=self._questions.pop(0))
+                        continue
                     count = self._that_fit()
                     batch, self._outcomes = self._outcomes[:count], self._outcomes[count:]
                     del self._weights[:count]
@@ -62,6 +70,8 @@ class Stream:
         finally:
             reader.cancel()
             watcher.cancel()
+            if self._line is not None:
+                self._journals.closed(self._line)
         if self._failed is not None:
             raise self._failed
 
@@ -79,6 +89,10 @@ class Stream:
     async def _read(self, requests: AsyncIterator[pb.StreamAllocationsRequest]) -> None:
         try:
             async for request in requests:
+                if request.node and self._line is None:
+                    self._line = self._journals.opened(asked.node(request.node), self._ask)
+                if self._line is not None and request.HasField("journal"):
+                    self._line.take(request.journal)
                 for operation in request.operations:
                     self._start(operation)
                 while self._open >= MOST_OPEN:
@@ -89,6 +103,10 @@ class Stream:
         finally:
             self._ended = True
             self._news.set()
+
+    def _ask(self, question: pb.JournalQuestion) -> None:
+        self._questions.append(question)
+        self._news.set()
 
     def _start(self, operation: pb.AllocationOperation) -> None:
         self._open += 1

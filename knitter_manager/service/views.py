@@ -7,7 +7,7 @@ from knitter_common.model import ADMIN
 from knitter_manager.service import asked, lists
 from knitter_manager.service.base import Calls, answered
 from knitter_manager.service.pages import page
-from knitter_manager.usage import network_usage
+from knitter_manager.usage import network_usage, node_usage, tenant_usage
 
 
 class ViewCalls(Calls):
@@ -26,13 +26,17 @@ class ViewCalls(Calls):
 
     async def ListNodeUsage(self, request: pb.ListNodeUsageRequest, context: Any) -> pb.ListNodeUsageResponse:
         """A page."""
-        cluster = self._core.cluster
+        cluster, connected = self._core.cluster, self._core.journals.connected
         found, token = page(lists.node_usage(cluster, asked.name_token(request.page_token)), request.page_size)
-        nodes = [
-            pb.NodeUsage(node=entry.node.name, port_sets=len(entry.owners), ports=entry.ports, addresses=entry.addresses)
-            for entry in found
-        ]
+        nodes = [node_usage(entry, connected(entry.node.name)) for entry in found]
         return pb.ListNodeUsageResponse(nodes=nodes, next_page_token=token, revision=cluster.revision)
+
+    async def ListTenantUsage(self, request: pb.ListTenantUsageRequest, context: Any) -> pb.ListTenantUsageResponse:
+        """A page."""
+        cluster, quota_of = self._core.cluster, self._core.planner.quota_of
+        found, token = page(lists.tenant_usage(cluster, asked.name_token(request.page_token)), request.page_size)
+        tenants = [tenant_usage(entry, quota_of(entry)) for entry in found]
+        return pb.ListTenantUsageResponse(tenants=tenants, next_page_token=token, revision=cluster.revision)
 
     async def GetAddress(self, request: pb.GetAddressRequest, context: Any) -> pb.GetAddressResponse:
         """On one network, or on all."""

@@ -53,6 +53,11 @@ class Cluster:
                 gc.enable()
         self.epoch, self.revision = epoch, revision
 
+    @property
+    def settled(self) -> bool:
+        """The feed has told every commit of this process that is applied."""
+        return not self._own
+
     def become(self, other: "Cluster") -> None:
         """Everything is as in the other one, which was loaded anew; whoever waits looks again."""
         news = self.tenant_news

@@ -3,8 +3,10 @@ with its reason, a message that names the field, the value and the way out, and 
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
 from harness.bad_input import Bad, Place, allocate, judged, named, pod, sandbox, settled_manager
+from harness.rpc import whole_error
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
@@ -145,6 +147,13 @@ def test_one_bad_operation_does_not_hurt_its_neighbours(place: Place) -> None:
     assert told == {1: "released", 2: "released", 2**64 - 1: "error"}
 
 
+def test_a_node_that_cannot_be(place: Place) -> None:
+    request = pb.StreamAllocationsRequest(node="N_1")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        place.calls.stream("StreamAllocations", [request])
+    judged(Bad("StreamAllocations", request, "FIELD_INVALID", "node", "'N_1'", "use a-z"), whole_error(refused.value))
+
+
 def listed(kind: str, *words: str, **fields: object) -> Bad:
     """List<kind>."""
     return Bad(f"List{kind}", getattr(pb, f"List{kind}Request")(**fields), "FIELD_INVALID", *words)
@@ -186,7 +195,12 @@ OTHERS = [
     listed("IPGroups", "page_token", "'g'", TOKEN, page_token="g"),
     listed("IPClaims", "page_token", "'c'", TOKEN, page_token="c"),
     listed("NetworkUsage", "page_token", "'x'", TOKEN, page_token="x"),
+    listed("TenantUsage", "page_token", "'a/b'", TOKEN, page_token="a/b"),
     listed("NodeUsage", "page_token", "'a/b'", TOKEN, page_token="a/b"),
+    Bad("EndPortSet", pb.EndPortSetRequest(), "FIELD_INVALID", "owner", "is missing", "set one of"),
+    Bad("EndPortSet", pb.EndPortSetRequest(owner=named("vm", "t1"), revision=1), "REVISION_STALE", "t1/vm", "not 1"),
+    Bad("EndPortSet", pb.EndPortSetRequest(owner=pod()), "OBJECT_IN_USE", "pod t1/web has 10.", "sandbox c1 on node n1 uses them"),
+    Bad("RepairState", pb.RepairStateRequest(findings=[pb.Finding()] * 501), "LIMIT_EXCEEDED", "findings", "501", "at most 500"),
     reconcile("node.name", "is empty", "give it a name"),
     reconcile("node.name", "is empty", more=True),
     reconcile("node.name", "'N_1'", "use a-z", node=types.Node(name="N_1")),

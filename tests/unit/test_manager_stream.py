@@ -29,7 +29,7 @@ async def test_a_client_that_does_not_read_is_not_read_from() -> None:
 
     async with core_on(MemoryStore()) as core:
         await core.networks.create(network("default", "10.0.0.0/24"))
-        answers = Stream(core.sets, core.role.parting).run(requests())
+        answers = Stream(core.sets, core.role.parting, core.journals).run(requests())
         first = await anext(answers)
         for _ in range(1000):
             await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def test_an_ending_manager_answers_what_is_open_and_ends_the_stream() -> N
 
     async with core_on(MemoryStore()) as core:
         await core.networks.create(network("default", "10.0.0.0/24"))
-        answers = Stream(core.sets, core.role.parting).run(requests())
+        answers = Stream(core.sets, core.role.parting, core.journals).run(requests())
         first = await anext(answers)
         core.role.end()
         rest: list[pb.StreamAllocationsResponse] = []
