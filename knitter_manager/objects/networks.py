@@ -11,6 +11,7 @@ from knitter_common.objects.validate import type_name, validate_network
 from knitter_manager import keys, numbers
 from knitter_manager.allocation.plan import Plan
 from knitter_manager.allocation.planner import Planner
+from knitter_manager.ipam.space import Space
 from knitter_manager.objects.book import API, Book, check_change
 from knitter_manager.objects.segments import Segments, space_of
 from knitter_manager.records import message_of, stored_network
@@ -141,7 +142,10 @@ class Networks:
             plan.puts |= puts
         self._refuse_overlap(network)
         plan.puts[keys.network(network.id)] = stored_network(network)
+        left = {subnet.cidr for subnet in network.subnets}
+        marks = _all_marks(entry, [space for space in entry.spaces if space.subnet.cidr not in left])
         await self._book.commit(plan.conditions, plan.puts)
+        await self._forget(marks)
         return self._book.cluster.networks[network.id].network
 
     async def delete(self, tenant: str, name: str, revision: int, source: str) -> None:
@@ -160,9 +164,13 @@ class Networks:
         if groups:
             said = f"network {network.path} has IP groups: {', '.join(sorted(groups)[:_NAMED])}; delete them first"
             raise Refused("OBJECT_IN_USE", said, network=network.path)
-        marks = [key for space in entry.spaces for key in _marks(network.id, space.version, space.marks())]
+        marks = _all_marks(entry, entry.spaces)
         deletes = [keys.network(network.id), keys.network_name(network.tenant, network.name)]
         await self._book.commit({keys.network(network.id): network.revision}, self._segments.give_up(network), deletes)
+        await self._forget(marks)
+
+    async def _forget(self, marks: Sequence[str]) -> None:
+        """Deletes the records of rests in subnets that are not there any more."""
         for begin in range(0, len(marks), 100):
             await self._book.commit({}, {}, marks[begin : begin + 100])
 
@@ -267,5 +275,7 @@ def in_use(what: str, owners: Iterable[str], why: str) -> Refused:
     return Refused("OBJECT_IN_USE", f"{what} is used by {names}{more}; {why}", owners=",".join(known[:_NAMED]))
 
 
-def _marks(network_id: str, version: int, addresses: Sequence[int]) -> list[str]:
-    return [keys.address(network_id, numbers.to_text(version, address)) for address in addresses]
+def _all_marks(entry: NetworkEntry, spaces: Iterable[Space]) -> list[str]:
+    """The keys of the rests that the store records in these subnets."""
+    found = ((space.version, address) for space in spaces for address in space.marks())
+    return [keys.address(entry.network.id, numbers.to_text(version, address)) for version, address in found]

@@ -320,3 +320,16 @@ async def test_what_is_freed_rests_and_goes_out_again(core: Core) -> None:
     again = await allocate(core, named("c"), Wish("tiny"))
     assert again.ports[0].addresses == first.ports[0].addresses
     assert (await check(core))[0] == []
+
+
+async def test_a_subnet_that_is_taken_away_leaves_no_record_of_a_rest(core: Core) -> None:
+    await core.networks.create(network("moving", "10.8.0.0/24", "10.9.0.0/24"))
+    taken = [await allocate(core, named(f"m{number}"), Wish("moving", addresses=(f"10.8.0.{number}",))) for number in range(10, 14)]
+    for one in taken:
+        await release(core, one.owner)
+    await core.networks.update(network("moving", "10.9.0.0/24"))
+    assert (await check(core))[0] == []
+    await core.networks.update(network("moving", "10.8.0.0/24", "10.9.0.0/24"))
+    again = await allocate(core, named("again"), Wish("moving", addresses=("10.8.0.11",)))
+    assert again.ports[0].addresses[0].cidr == "10.8.0.11/24"
+    assert (await check(core))[0] == []
