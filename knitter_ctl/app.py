@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from knitter_ctl import options
-from knitter_ctl.commands import feed, nodes, objects, sets, state, various
+from knitter_ctl.commands import feed, ipam, nodes, objects, sets, state, various
 
 app = typer.Typer(
     name="knitterctl",
@@ -36,6 +36,7 @@ app.command()(objects.delete)
 app.command()(sets.allocate)
 app.command()(sets.release)
 app.command()(feed.watch)
+app.add_typer(ipam.ipam_app, name="ipam")
 app.command()(various.adopt)
 app.add_typer(nodes.node_app, name="node")
 app.command()(nodes.attachments)

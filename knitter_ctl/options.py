@@ -96,6 +96,13 @@ def checked_address(address: str, option: str) -> str:
     raise Invalid("FIELD_INVALID", f"{option} {address!r}: write host:port or unix:/path", field=option, value=address)
 
 
+def network_of(name: str, namespace: str) -> str:
+    """A network as "tenant/name": a bare name is the namespace's, or admin's; "" stays."""
+    from knitter_common.model import ADMIN
+
+    return name if not name or "/" in name else f"{namespace or ADMIN}/{name}"
+
+
 def kind(word: str) -> kinds.Kind:
     """The kind that a word means. Raises Invalid naming the known ones."""
     from knitter_common.errors import Invalid

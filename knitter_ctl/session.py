@@ -14,7 +14,7 @@ import structlog
 from knitter.v1 import manager_pb2
 from knitter_common import convert
 from knitter_common.convert import owner_to_proto
-from knitter_common.errors import Unavailable, from_rpc_error
+from knitter_common.errors import KnitterError, Unavailable, from_rpc_error
 from knitter_common.managers import PASSING, Backoff, Managers
 from knitter_common.model import Owner, PortSet
 from knitter_ctl.kinds import Kind
@@ -55,10 +55,13 @@ class Session:
         try:
             return await self.managers.call(lambda stub: getattr(stub, rpc), request, within=self.timeout)
         except Unavailable as error:
-            if error.reason == "MANAGER_UNAVAILABLE":
-                addresses = ", ".join(self.managers.addresses)
-                raise Unavailable(error.reason, f"no manager answers at {addresses}: {error.message}") from error
-            raise
+            raise self._named(error) from error
+
+    def _named(self, error: KnitterError) -> KnitterError:
+        """Silent managers are named."""
+        if error.reason != "MANAGER_UNAVAILABLE":
+            return error
+        return Unavailable(error.reason, f"no manager answers at {', '.join(self.managers.addresses)}: {error.message}")
 
     async def ask(self, address: str, rpc: str, request: Any) -> Any:
         """The RPC of this name at one address and no other. Raises KnitterError."""
@@ -69,13 +72,37 @@ class Session:
 
     async def pages(self, kind: Kind, **filters: Any) -> AsyncGenerator[list[Any], None]:
         """Every object of a kind, page after page, in the server's order."""
+        async for messages in self.walk(f"List{kind.name}s", kind.plural_field, **filters):
+            yield [from_proto(kind, message) for message in messages]
+
+    async def walk(self, rpc: str, field: str, **filters: Any) -> AsyncGenerator[Sequence[Any], None]:
+        """The messages of a listing, page after page, in the server's order."""
         token = ""
         while True:
-            response = await self.call(f"List{kind.name}s", page_size=PAGE, page_token=token, **filters)
-            yield [from_proto(kind, message) for message in getattr(response, kind.plural_field)]
+            response = await self.call(rpc, page_size=PAGE, page_token=token, **filters)
+            yield getattr(response, field)
             token = response.next_page_token
             if not token:
                 return
+
+    async def stream(self, rpc: str, /, **fields: Any) -> AsyncGenerator[Any, None]:
+        """The messages of a call that answers with many, at the manager that takes it, which is found within the session's time;
+        how long it answers is not bounded. Raises KnitterError."""
+        request = getattr(manager_pb2, f"{rpc}Request")(**fields)
+        backoff, begin, begun = Backoff(most=1.0), time.monotonic(), False
+        while True:
+            asked = self.managers.current
+            try:
+                async for response in getattr(self.managers.stub(asked), rpc)(request):
+                    begun = True
+                    yield response
+                return
+            except grpc.aio.AioRpcError as failure:
+                error = from_rpc_error(failure)
+                if begun or error.reason not in PASSING or time.monotonic() - begin > self.timeout:
+                    raise self._named(error) from failure
+                self.managers.learn(error, asked)
+            await backoff.wait()
 
     async def entries(self, kind: Kind, **filters: Any) -> list[Any]:
         """Every object of a kind."""

@@ -9,6 +9,7 @@ from knitter_ctl.options import Format
 from knitter_ctl.output import emit
 
 if TYPE_CHECKING:
+    from knitter_ctl.printing import Columns
     from knitter_ctl.session import Session
 
 node_app = typer.Typer(help="Nodes that are gone.", no_args_is_help=True)
@@ -87,16 +88,7 @@ def sources(
         _show(problems, peers.PROBLEM_COLUMNS, output, not no_headers)
 
 
-def _show(found: list[dict[str, Any]], columns: Any, output: Format, headers: bool) -> None:
-    from knitter_ctl import document, table
+def _show(found: list[dict[str, Any]], columns: "Columns", output: Format, headers: bool) -> None:
+    from knitter_ctl import printing
 
-    match output:
-        case Format.json:
-            emit(document.as_json(found, single=False))
-        case Format.yaml:
-            emit(document.as_yaml(found))
-        case Format.name:
-            emit(*(str(next(iter(columns.values()))(entry)) for entry in found))
-        case _:
-            rows = [[show(entry) for show in columns.values()] for entry in found]
-            emit(*table.layout(list(columns) if headers and rows else (), rows, colours=table.coloured()))
+    emit(*printing.rows(found, columns, output.value, headers=headers))

@@ -104,13 +104,10 @@ async def _entries(
 def _filters(kind: kinds.Kind, namespace: str, node: str, network: str, address: str) -> dict[str, str]:
     """The filters of the List request. Raises Invalid for one that the kind does not have."""
     from knitter_common.errors import Invalid
-    from knitter_common.model import ADMIN
 
     known = {kinds.PORT_SET: ("tenant", "node", "network", "address"), kinds.IP_GROUP: ("tenant", "network")}
     allowed = known.get(kind, ("tenant",) if kind.tenanted else ())
-    if network and "/" not in network:
-        network = f"{namespace or ADMIN}/{network}"
-    told = {"node": node, "network": network, "address": address, "tenant": namespace}
+    told = {"node": node, "network": options.network_of(network, namespace), "address": address, "tenant": namespace}
     for name, value in told.items():
         if value and name not in allowed:
             option = {"tenant": "namespace"}.get(name, name)
