@@ -14,14 +14,13 @@ from knitter_agent.cni import Answer, Call, failure, parse_call, success, versio
 from knitter_agent.journal import Journal
 from knitter_agent.record import Key
 from knitter_common.convert import time_to_proto
-from knitter_common.errors import Internal, Invalid, KnitterError, Unavailable
-from knitter_common.names import shown
+from knitter_common.errors import Internal, KnitterError, Unavailable
+from knitter_common.serve.pages import after_token, page
 
 SERVICE = "knitter.v1.AgentService"
 
 _MARGIN = 0.5  # seconds before the caller's deadline at which an ADD gives up, so that its rollback can be told
 _STATUS_BOUND = 0.9  # seconds; the plugin waits one
-_MAX_PAGE, _PAGE = 1000, 500
 
 log = structlog.get_logger()
 
@@ -67,17 +66,12 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
 
     async def ListAttachments(self, request: pb.ListAttachmentsRequest, context: Any) -> pb.ListAttachmentsResponse:
         """The journal, in pages."""
-        size = min(request.page_size or _PAGE, _MAX_PAGE)
+        token = after_token(request.page_token, request.page_token.count("/") == 2)
+        after = tuple(token.split("/")) if token else ()
         keys = sorted((key.container_id, key.network, key.interface) for key in self._journal.records)
-        after = tuple(request.page_token.split("/")) if request.page_token else ()
-        if after and len(after) != 3:
-            said = f"{shown(request.page_token)} is none of ours; send the next_page_token of the page before, or nothing"
-            raise Invalid("FIELD_INVALID", f"page_token: {said}", field="page_token", value=request.page_token)
-        page = [key for key in keys if key > after][: size + 1]
-        messages = [self._message(key) for key in page[:size]]
-        return pb.ListAttachmentsResponse(
-            attachments=messages, next_page_token="/".join(page[size - 1]) if len(page) > size else ""
-        )
+        listed = (("/".join(key), self._message(key)) for key in keys if key > after)
+        messages, token = page(listed, request.page_size, lambda message: message.ByteSize())
+        return pb.ListAttachmentsResponse(attachments=messages, next_page_token=token)
 
     def _message(self, ordered: tuple[str, str, str]) -> pb.Attachment:
         container_id, network, interface = ordered

@@ -1,7 +1,7 @@
 """What an agent and a monitor tell of themselves: one channel, one question."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -24,25 +24,26 @@ _time = convert.time_from_proto
 
 async def attachments(address: str, within: float) -> list[Told]:
     """The attachments of an agent's journal, as documents. `within` is in seconds, for one page."""
-    found: list[Told] = []
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = agent_pb2_grpc.AgentServiceStub(channel)
-        token = ""
-        while True:
+
+        async def ask(token: str) -> Any:
             request = agent_pb2.ListAttachmentsRequest(page_size=_PAGE, page_token=token)
-            response = await _asked(stub.ListAttachments(request, timeout=within), "agent", address)
-            found += [_attachment(message) for message in response.attachments]
-            token = response.next_page_token
-            if not token:
-                return found
+            return await _asked(stub.ListAttachments(request, timeout=within), "agent", address)
+
+        return [_attachment(message) async for response in _pages(ask) for message in response.attachments]
 
 
 async def connections(address: str, within: float) -> list[Told]:
-    """The nodes a monitor knows, as documents."""
+    """The nodes a monitor knows, as documents. `within` is in seconds, for one page."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = monitor_pb2_grpc.MonitorServiceStub(channel)
-        response = await _asked(stub.ListConnections(monitor_pb2.ListConnectionsRequest(), timeout=within), "monitor", address)
-        return [_connection(message) for message in response.connections]
+
+        async def ask(token: str) -> Any:
+            request = monitor_pb2.ListConnectionsRequest(page_size=_PAGE, page_token=token)
+            return await _asked(stub.ListConnections(request, timeout=within), "monitor", address)
+
+        return [_connection(message) async for response in _pages(ask) for message in response.connections]
 
 
 async def sources(address: str, within: float) -> list[Told]:
@@ -51,6 +52,17 @@ async def sources(address: str, within: float) -> list[Told]:
         stub: Any = monitor_pb2_grpc.MonitorServiceStub(channel)
         response = await _asked(stub.ListSources(monitor_pb2.ListSourcesRequest(), timeout=within), "monitor", address)
         return [_source(message) for message in response.sources]
+
+
+async def _pages(ask: Callable[[str], Awaitable[Any]]) -> AsyncIterator[Any]:
+    """Every page: `ask` takes the token of the page before."""
+    token = ""
+    while True:
+        response = await ask(token)
+        yield response
+        token = response.next_page_token
+        if not token:
+            return
 
 
 async def _asked(call: Any, who: str, address: str) -> Any:
@@ -103,6 +115,7 @@ def _source(message: monitor_pb2.Source) -> Told:
     told: Told = MessageToDict(message)
     problems = [MessageToDict(problem) for problem in message.problems]
     told |= {"readable": message.readable, "declared": message.declared, "applied": message.applied, "problems": problems}
+    told["problemCount"] = message.problem_count
     return told | {"age": age(_time(message.read_time), time.time_ns())}
 
 
@@ -129,7 +142,7 @@ SOURCE_COLUMNS: dict[str, Callable[[Told], str]] = {
     "READABLE": lambda it: "yes" if it["readable"] else "no",
     "DECLARED": lambda it: str(it["declared"]),
     "APPLIED": lambda it: str(it["applied"]),
-    "PROBLEMS": lambda it: str(len(it["problems"])),
+    "PROBLEMS": lambda it: str(it["problemCount"]),
     "PATH": lambda it: it.get("path", ""),
     "READ": lambda it: it["age"],
 }

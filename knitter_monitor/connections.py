@@ -1,6 +1,6 @@
 """Who is or was connected to this monitor: what each node was sent, what it has applied, and what it could not use."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from knitter.v1 import monitor_pb2 as pb
@@ -51,9 +51,10 @@ class Connections:
         while len(connection.rejections) > REJECTIONS:
             del connection.rejections[next(iter(connection.rejections))]
 
-    def listed(self) -> list[pb.NodeConnection]:
-        """Ordered by node."""
-        return [_told(self._nodes[name]) for name in sorted(self._nodes)]
+    def listed(self, after: str = "") -> Iterator[tuple[str, pb.NodeConnection]]:
+        """Those after a name, ordered by name."""
+        for name in sorted(name for name in self._nodes if name > after):
+            yield name, _told(self._nodes[name])
 
     def _of(self, node: str) -> Connection:
         return self._nodes.setdefault(node, Connection(node))

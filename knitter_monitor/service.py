@@ -13,6 +13,7 @@ from knitter.v1 import monitor_pb2_grpc
 from knitter_common.errors import Unavailable
 from knitter_common.names import dns_subdomain, shown
 from knitter_common.objects.fields import checked, refuse
+from knitter_common.serve.pages import after_token, page
 from knitter_monitor.config import PushSettings
 from knitter_monitor.connections import Connections
 from knitter_monitor.hub.hub import Hub
@@ -88,8 +89,10 @@ class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
         return pb.ReportStatusResponse()
 
     async def ListConnections(self, request: pb.ListConnectionsRequest, context: Any) -> pb.ListConnectionsResponse:
-        """Who is connected, and how far."""
-        return pb.ListConnectionsResponse(connections=self._connections.listed())
+        """A page of who is connected, and how far."""
+        listed = self._connections.listed(after_token(request.page_token, "/" not in request.page_token))
+        found, token = page(listed, request.page_size, lambda message: message.ByteSize())
+        return pb.ListConnectionsResponse(connections=found, next_page_token=token)
 
     async def ListSources(self, request: pb.ListSourcesRequest, context: Any) -> pb.ListSourcesResponse:
         """Where declarations come from, and what is wrong with them."""

@@ -11,6 +11,7 @@ from knitter_common.errors import Invalid
 from knitter_common.model import ROLES, Allocation, Bind, NamedOwner, Node, Owner, PodOwner, PortSet, SandboxOwner, Wish
 from knitter_common.names import dns_label, dns_subdomain, nearest, network_reference, shown
 from knitter_common.objects.fields import checked, labels, refuse, source
+from knitter_common.serve.pages import after_token
 from knitter_manager import keys
 from knitter_manager.allocation.planner import place_of
 
@@ -153,31 +154,25 @@ def _with_length(text: str) -> str:
 
 def path_token(text: str) -> str:
     """The page_token of a list of networks: "tenant/name", as for the next ones that of the last key told."""
-    return _token(text, text.count("/") == 1)
+    return after_token(text, text.count("/") == 1)
 
 
 def name_token(text: str) -> str:
     """Of a list by name."""
-    return _token(text, "/" not in text)
+    return after_token(text, "/" not in text)
 
 
 def group_token(text: str) -> str:
     """Of a list of IP groups."""
-    return _token(text, text.startswith(keys.GROUP) and text.count("/") == 3)
+    return after_token(text, text.startswith(keys.GROUP) and text.count("/") == 3)
 
 
 def claim_token(text: str) -> str:
     """Of a list of claims."""
-    return _token(text, text.startswith(keys.CLAIM) and text.count("/") == 2)
+    return after_token(text, text.startswith(keys.CLAIM) and text.count("/") == 2)
 
 
 def set_token(text: str) -> str:
     """Of a list of port sets."""
     kind, _, rest = text.partition("/")
-    return _token(text, rest.count("/") == {"pod": 2, "sandbox": 3, "named": 1}.get(kind, -1))
-
-
-def _token(text: str, ours: bool) -> str:
-    if text and not ours:
-        refuse("page_token", f"{shown(text)} is none of ours; send the next_page_token of the page before, or nothing", text)
-    return text
+    return after_token(text, rest.count("/") == {"pod": 2, "sandbox": 3, "named": 1}.get(kind, -1))

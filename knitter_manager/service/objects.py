@@ -4,9 +4,9 @@ from typing import Any
 
 from knitter.v1 import manager_pb2 as pb
 from knitter_common import convert
+from knitter_common.serve.pages import page_of
 from knitter_manager.service import asked, lists
 from knitter_manager.service.base import Calls
-from knitter_manager.service.pages import page_of
 
 
 class ObjectCalls(Calls):

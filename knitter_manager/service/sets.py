@@ -7,12 +7,12 @@ from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
 from knitter_common import convert
 from knitter_common.errors import NotFound
+from knitter_common.serve.pages import page
 from knitter_manager import keys
 from knitter_manager.records import message_of
 from knitter_manager.service import asked, lists
 from knitter_manager.service.base import Calls, answered
 from knitter_manager.service.changes import Subscription
-from knitter_manager.service.pages import page
 from knitter_manager.service.stream import Stream
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from knitter.v1 import manager_pb2 as pb
 from knitter_common.model import ADMIN
+from knitter_common.serve.pages import page
 from knitter_manager.service import asked, lists
 from knitter_manager.service.base import Calls, answered
-from knitter_manager.service.pages import page
 from knitter_manager.usage import network_usage, node_usage, tenant_usage
 
 

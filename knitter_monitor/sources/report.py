@@ -6,6 +6,10 @@ from knitter.v1 import monitor_pb2 as pb
 from knitter_common.convert import time_to_proto
 from knitter_common.errors import KnitterError
 
+MOST_TOLD = 1000  # problems of a source; what they are all about is in the log
+
+_MOST_BYTES = 2 * 1024 * 1024  # of their messages: a source travels in one message
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -49,7 +53,14 @@ class Report:
             declared=self.declared,
             applied=self.applied,
             read_time=time_to_proto(self.read_time) if self.read_time else None,
-            problems=[
+            problems=self._first_problems(),
+            problem_count=len(self.problems),
+        )
+
+    def _first_problems(self) -> list[pb.SourceProblem]:
+        told, size = list[pb.SourceProblem](), 0
+        for problem, since in sorted(self.problems.items(), key=lambda entry: (entry[0].place, entry[0].object))[:MOST_TOLD]:
+            told.append(
                 pb.SourceProblem(
                     place=problem.place,
                     object=problem.object,
@@ -57,6 +68,8 @@ class Report:
                     message=problem.message,
                     since_time=time_to_proto(since),
                 )
-                for problem, since in sorted(self.problems.items(), key=lambda entry: (entry[0].place, entry[0].object))
-            ],
-        )
+            )
+            size += told[-1].ByteSize()
+            if size > _MOST_BYTES:
+                break
+        return told

@@ -7,6 +7,9 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from knitter_common.errors import Invalid
+from knitter_common.names import shown
+
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
@@ -25,6 +28,14 @@ def page(items: Iterator[tuple[str, T]], size: int, weigh: Callable[[T], int] | 
         limit = _that_fit([weigh(item) for _, item in found[:limit]])
     token = found[limit - 1][0] if len(found) > limit else ""
     return [item for _, item in found[:limit]], token
+
+
+def after_token(text: str, ours: bool) -> str:
+    """A page_token of a request, after which the page begins. Raises Invalid(FIELD_INVALID) for what is none of `ours`."""
+    if text and not ours:
+        said = f"page_token: {shown(text)} is none of ours; send the next_page_token of the page before, or nothing"
+        raise Invalid("FIELD_INVALID", said, field="page_token", value=shown(text, 200))
+    return text
 
 
 def page_of(items: Iterator[tuple[str, T]], size: int, convert: Callable[[T], M]) -> tuple[list[M], str]:
