@@ -19,7 +19,7 @@ from knitter_manager.store.protocol import Record, Snapshot, all_but
 
 WANTED = all_but(keys.META, keys.STAGED)
 
-_AT_ONCE = 250  # records between two turns of the event loop
+_AT_ONCE = 100  # records between two turns of the event loop: one or two milliseconds
 
 
 @dataclass(frozen=True, slots=True)

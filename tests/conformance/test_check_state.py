@@ -11,10 +11,11 @@ from harness.stores import KINDS, open_site
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
-from knitter_common.errors import from_status
+from knitter_common.errors import Unavailable, from_status
 from knitter_common.model import Binding, IPClaim, IPGroup, NetworkType, PodOwner, SandboxOwner, Subnet, Wish
 from knitter_manager import keys
 from knitter_manager.core import Core
+from knitter_manager.standing import APPLYING, RESTORING, encoded
 from knitter_manager.store.protocol import Record
 
 WEB = PodOwner("t1", "web-0", "u1")
@@ -333,3 +334,21 @@ async def test_a_subnet_that_is_taken_away_leaves_no_record_of_a_rest(core: Core
     again = await allocate(core, named("again"), Wish("moving", addresses=("10.8.0.11",)))
     assert again.ports[0].addresses[0].cidr == "10.8.0.11/24"
     assert (await check(core))[0] == []
+
+
+async def test_a_state_between_two_is_not_compared(core: Core) -> None:
+    await written(core, {RESTORING: encoded({"phase": APPLYING})})
+    with pytest.raises(Unavailable) as refused:
+        await check(core)
+    assert refused.value.reason == "RESTORING"
+    await core.store.commit([], {}, [RESTORING])
+
+
+async def test_very_many_differences_are_all_named(core: Core) -> None:
+    numbers = range(0x1000, 0x1000 + 12_000)
+    orphans = {keys.address(id_of(core, "control"), f"2001:db8:1::{number:x}"): b"named/t1/x" for number in numbers}
+    for begin in range(0, len(orphans), 1000):
+        await written(core, dict(list(orphans.items())[begin : begin + 1000]))
+    findings, _ = await check(core)
+    assert {one.key for one in findings} == set(orphans)
+    assert len(findings) == len(orphans)

@@ -249,3 +249,28 @@ def test_every_listing_of_every_service_is_known() -> None:
     services = (agent_pb2.DESCRIPTOR.services_by_name["AgentService"], monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"])
     listings = {method.name for service in services for method in service.methods if method.name.startswith("List")}
     assert listings == {"ListAttachments", "ListConnections", "ListSources"}  # sources are few: one for each that is configured
+
+
+@pytest.mark.parametrize("few", [True, False])
+async def test_pages_of_what_is_on_a_node_and_a_network(stub: Any, few: bool) -> None:
+    """Found by sorting where they are few among all, by walking where they are not."""
+    network = types.Network(tenant="admin", name="large", subnets=[types.Subnet(cidr="10.2.0.0/16")])
+    await stub.CreateNetwork(pb.CreateNetworkRequest(network=network))
+
+    async def requests() -> AsyncIterator[pb.StreamAllocationsRequest]:
+        for number in range(400):
+            on = "n1" if number % 20 == 0 or not few else "n2"
+            wishes = [types.Wish(network="large")] + [types.Wish(network="base")] * (number % 100 == 0)
+            wanted = pb.Allocation(owner=owner(f"s{number:03}"), node=on, wishes=wishes)
+            yield pb.StreamAllocationsRequest(operations=[pb.AllocationOperation(id=number, allocate=wanted)])
+
+    assert len([one async for answer in stub.StreamAllocations(requests()) for one in answer.outcomes]) == 400
+    for filters, step in (({"node": "n1"}, 20 if few else 1), ({"node": "n1", "network": "admin/base"}, 100)):
+        names, token = list[str](), ""
+        while True:
+            page = await stub.ListPortSets(pb.ListPortSetsRequest(page_size=7, page_token=token, **filters))
+            names += [one.owner.named.name for one in page.port_sets]
+            token = page.next_page_token
+            if not token:
+                break
+        assert names == [f"s{number:03}" for number in range(0, 400, step)]
