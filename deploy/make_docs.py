@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from knitter_common.errors import REASONS
+from knitter_common.meanings import MEANINGS
 from knitter_common.settings import Seconds, key_of
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -41,8 +42,8 @@ the value and what to do. The agent tells the plugin's caller the same as a CNI 
 
 Codes below 100 are the CNI specification's: 11 means "try again later", 50 that the node cannot serve an ADD now.
 
-| reason | gRPC code | CNI code | way out |
-|---|---|---|---|
+| reason | says | gRPC code | CNI code | way out |
+|---|---|---|---|---|
 """
 
 CONFIGURATION = """\
@@ -64,7 +65,8 @@ The plugin has no file: see [cni-plugin.md](cni-plugin.md).
 def errors_page() -> str:
     """docs/errors.md."""
     rows = (
-        f"| `{reason}` | {row.kind.grpc_code.name} | {row.cni_code} | {_cell(row.way_out)} |\n" for reason, row in REASONS.items()
+        f"| `{reason}` | {_cell(MEANINGS[reason])} | {row.kind.grpc_code.name} | {row.cni_code} | {_cell(row.way_out)} |\n"
+        for reason, row in REASONS.items()
     )
     return ERRORS.format(made=MADE) + "".join(rows)
 

@@ -7,7 +7,6 @@ from knitter_manager.objects.tenants import is_there, shown
 from knitter_manager.state import Cluster, GroupEntry, NetworkEntry, NodeEntry, TenantEntry
 from knitter_manager.state.names import visible_to
 
-
 # Few keys among many are sorted, and many are found soon by walking over all: the two cost the same for f of n keys and pages of
 # some hundreds where f² is about so many times n.
 _SORTED = 300

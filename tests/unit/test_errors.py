@@ -11,8 +11,10 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 
+from knitter_cni import plugin
 from knitter_common import errors
 from knitter_common.errors import REASONS, KnitterError, from_status, to_status
+from knitter_common.meanings import MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("knitter_common", "knitter_manager", "knitter_monitor", "knitter_agent", "knitter_ctl")
@@ -73,11 +75,33 @@ def test_cni_codes() -> None:
     assert {REASONS[reason].cni_code for reason in passing} <= {11, 50}
 
 
-def test_ways_out_are_half_sentences() -> None:
+def test_every_reason_says_something_and_has_a_way_out() -> None:
+    assert set(MEANINGS) == set(REASONS)
+    assert len(set(MEANINGS.values())) == len(MEANINGS)
     for reason, row in REASONS.items():
-        assert row.way_out, reason
-        assert row.way_out[0].islower() or row.way_out.startswith("ADD") or row.way_out.startswith("DEL"), reason
-        assert not row.way_out.endswith("."), reason
+        for text in (row.way_out, MEANINGS[reason]):
+            assert text, reason
+            assert text[0].islower() or text.startswith(("ADD", "DEL")), reason
+            assert not text.endswith("."), reason
+
+
+def test_what_the_plugin_says_by_itself_is_of_the_table() -> None:
+    """It imports nothing of ours, so its codes stand there once more."""
+    codes = {
+        plugin.BAD_ENVIRONMENT: "CNI_ENVIRONMENT_INVALID",
+        plugin.IO_FAILURE: "CNI_IO_FAILURE",
+        plugin.BAD_CONFIGURATION: "CNI_CONFIG_INVALID",
+        plugin.TRY_AGAIN: "AGENT_UNAVAILABLE",
+        plugin.NOT_AVAILABLE: "CNI_NOT_READY",
+        plugin.INTERNAL: "INTERNAL",
+    }
+    assert {REASONS[reason].cni_code: reason for reason in codes.values()} == codes
+    tree = ast.parse(Path(plugin.__file__).read_text(encoding="utf-8"))
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "CniError")
+    named = [call.args[0] for call in calls]
+    assert len(named) > 5
+    assert {vars(plugin)[one.id] for one in named if isinstance(one, ast.Name)} <= set(codes)
+    assert all(isinstance(one, ast.Name) for one in named)
 
 
 def test_classes_have_codes_of_their_own() -> None:
