@@ -1,5 +1,6 @@
 """Plans that change or end a set without planning ports: what it held and does not hold any more rests."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from knitter_common.errors import Refused
@@ -81,8 +82,9 @@ def let_go(plan: Plan, cluster: Cluster, before: PortSet | None, after: PortSet 
     end_claims(plan, cluster, before)
 
 
-def take_exactly(plan: Plan, cluster: Cluster, told: PortSet, before: PortSet | None) -> None:
-    """The addresses and MACs of a set that runs already. Raises Refused(ADDRESS_TAKEN | NETWORK_NOT_FOUND)."""
+def take_exactly(plan: Plan, cluster: Cluster, told: PortSet, before: PortSet | None, macs_held: Mapping[str, int]) -> None:
+    """The addresses and MACs of a set that runs already. `macs_held` are records of MACs that name the owner as it is, with their
+    revisions; every other MAC must be free. Raises Refused(ADDRESS_TAKEN | OBJECT_IN_USE)."""
     had = {(port.network_id, one.cidr) for port in own_ports(before) for one in port.addresses} if before else set()
     macs = {(port.network_id, port.mac) for port in own_ports(before)} if before else set()
     owner = told.owner.key.encode()
@@ -103,4 +105,6 @@ def take_exactly(plan: Plan, cluster: Cluster, told: PortSet, before: PortSet | 
             plan.conditions[keys.address(port.network_id, text)] = taken.mark
             plan.puts[keys.address(port.network_id, text)] = owner
         if port.mac and port.type not in OWN_MAC and (port.network_id, port.mac) not in macs:
-            plan.puts[keys.mac(entry.segment, port.mac)] = owner
+            mac_key = keys.mac(entry.segment, port.mac)
+            plan.conditions[mac_key] = macs_held.get(mac_key, 0)
+            plan.puts[mac_key] = owner

@@ -6,18 +6,20 @@ tell that, or the network is not known here, nothing is decided and the set keep
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import structlog
 
+from knitter_common.convert import port_set_to_proto
 from knitter_common.errors import Invalid, KnitterError, NotFound, Refused
 from knitter_common.model import Node, Owner, PodOwner, PortSet, PortSetState, Return
 from knitter_manager import keys
 from knitter_manager.allocation.claiming import claims_of_running
 from knitter_manager.allocation.ending import end, let_go, rewrite, take_exactly
 from knitter_manager.allocation.jobs import Answer, Attempt, Jobs, store_unavailable
+from knitter_manager.allocation.owned import keys_of_port
 from knitter_manager.allocation.plan import Plan
 from knitter_manager.allocation.sets import PortSets, turn_of
 from knitter_manager.records import port_set_of, stored
@@ -136,7 +138,9 @@ class Reconciler:
     async def _rivals(self, node: str, told: PortSet) -> list[str]:
         """The keys of those who hold what it uses, itself on another node included."""
         own = self._cluster.sets.get(told.owner.key)
-        asked = [keys.address(port.network_id, one.cidr.partition("/")[0]) for port in told.ports for one in port.addresses]
+        message = port_set_to_proto(told)
+        segments = {network_id: entry.segment for network_id, entry in self._cluster.networks.items()}
+        asked = [key for port in message.ports for key in keys_of_port(port, segments)]
         try:
             found = await self._store.get(asked)
         except StoreDown as error:
@@ -169,18 +173,19 @@ class Reconciler:
 
     async def _adopt(self, node: str, told: PortSet) -> _Verdict:
         """Whether the store had to learn it from the node."""
-        learned = False
+        learned, macs_held = False, dict[str, int]()
 
         def step(attempt: Attempt) -> Plan | Answer:
             nonlocal learned
-            plan = self._adoption(node, told)
+            _learn_mac(told, attempt, macs_held)
+            plan = self._adoption(node, told, macs_held)
             learned = isinstance(plan, Plan)
             return plan
 
         await self._jobs.run(turn_of(told.owner), told.owner.key, step)
         return _Verdict.ADOPTED if learned else _Verdict.KNOWN
 
-    def _adoption(self, node: str, told: PortSet) -> Plan | Answer:
+    def _adoption(self, node: str, told: PortSet, macs_held: Mapping[str, int]) -> Plan | Answer:
         record = self._cluster.sets.get(told.owner.key)
         if record is not None:
             before = port_set_of(record)
@@ -191,10 +196,10 @@ class Reconciler:
                 if after == replace(before, revision=0):
                     return record
                 return rewrite(before, after)
-            return self._take_over(node, told, before)
-        return self._take_over(node, told, None)
+            return self._take_over(node, told, before, macs_held)
+        return self._take_over(node, told, None, macs_held)
 
-    def _take_over(self, node: str, told: PortSet, before: PortSet | None) -> Plan:
+    def _take_over(self, node: str, told: PortSet, before: PortSet | None, macs_held: Mapping[str, int]) -> Plan:
         """What runs is the truth: its addresses become the owner's, unless another has them."""
         key = keys.port_set(told.owner.key)
         state = PortSetState.LENT if before is None and isinstance(told.owner, PodOwner) else PortSetState.RESERVED
@@ -204,7 +209,7 @@ class Reconciler:
             after = claims_of_running(plan, self._cluster, after)
             plan.puts[key] = stored(after)
             let_go(plan, self._cluster, before, after)
-            take_exactly(plan, self._cluster, after, before)
+            take_exactly(plan, self._cluster, after, before, macs_held)
         except BaseException:
             plan.undo()
             raise
@@ -270,6 +275,20 @@ class Reconciler:
         self._undecided.pop(node, None)
         if node in self._recovery.waiting_for:
             await self._told_or_gone(node)
+
+
+def _learn_mac(told: PortSet, attempt: Attempt, macs_held: dict[str, int]) -> None:
+    """What the store had instead of a free MAC: one of the owner's own, or raises Refused(MAC_TAKEN)."""
+    conflict = attempt.conflict
+    if conflict is None or not conflict.key.startswith(keys.MAC):
+        return
+    macs_held.pop(conflict.key, None)
+    if conflict.current is None:
+        return
+    holder, mac = conflict.current.value.decode(), conflict.key.rpartition("/")[2]
+    if holder != told.owner.key:
+        raise Refused("MAC_TAKEN", f"MAC {mac} is that of {keys.said(holder)}", mac=mac)
+    macs_held[conflict.key] = conflict.current.revision
 
 
 def _wires(port_set: PortSet) -> list[tuple[str, str, str, tuple[str, ...]]]:

@@ -3,6 +3,7 @@ what can be repaired is, and only as it was seen."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from harness.stores import KINDS, open_site
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
 from knitter_common.errors import Unavailable, from_status
-from knitter_common.model import Binding, IPClaim, IPGroup, NetworkType, PodOwner, SandboxOwner, Subnet, Wish
+from knitter_common.model import Binding, IPClaim, IPGroup, NetworkType, Node, PodOwner, SandboxOwner, Subnet, Wish
 from knitter_manager import keys
 from knitter_manager.core import Core
+from knitter_manager.recovery import waiting_record
 from knitter_manager.standing import APPLYING, RESTORING, encoded
 from knitter_manager.store.protocol import Record
 
@@ -352,3 +354,18 @@ async def test_very_many_differences_are_all_named(core: Core) -> None:
     findings, _ = await check(core)
     assert {one.key for one in findings} == set(orphans)
     assert len(findings) == len(orphans)
+
+
+@pytest.mark.parametrize("recovering", [False, True])
+async def test_a_set_that_runs_takes_no_mac_from_another_one(core: Core, recovering: bool) -> None:
+    """It is refused; unless, in a new epoch, the other one is only planned: then that one gives way."""
+    await core.nodes.register(Node("n1"))
+    mine = await allocate(core, named("a"), Wish("t1/wire", mac="02:00:00:00:00:0a"))
+    binding = Binding("c7", "/run/netns/c7")
+    told = replace(mine, owner=SandboxOwner("n1", "c7", "knitter", "eth0"), node="n1", binding=binding, revision=0)
+    if recovering:
+        await core.recovery.write(waiting_record(["n1"]))
+    outcome = await core.reconciler.told(Node("n1"), [told], False)
+    assert (outcome.refused, outcome.adopted) == (([], [told.owner]) if recovering else ([told.owner], []))
+    assert (await check(core))[0] == []
+    assert (mine.owner.key in core.cluster.sets) is not recovering

@@ -104,6 +104,8 @@ def settle_and_compare(node: Node, spaces: list[str]) -> None:
         held[container] = netns, set(addresses_of(node.plugin("ADD", container, netns, "eth0", CONFIG)))
     journal = {row["containerId"]: ports_of(row["portSet"]) for row in node.attachments()}
     store = {row["spec"]["owner"]["sandbox"]["containerId"]: ports_of(row) for row in node.items("get", "portsets", "-A")}
+    told = node.ctl("ipam", "check", check=False)
+    assert told.splitlines()[-1] == "no difference", told
     for container, (netns, addresses) in held.items():
         shown = ip(netns, "addr", "show", "dev", "eth0")[0]["addr_info"]
         kernel = {entry["local"] for entry in shown if entry["scope"] == "global"}

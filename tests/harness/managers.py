@@ -167,6 +167,9 @@ class Churn:
             assert addresses_of(held[holding.container]) == holding.addresses
         unasked = held.keys() - {holding.container for holding in self.history.living()} - self._doubtful
         assert unasked == set()
+        for number, manager in enumerate(self._site.managers):
+            if manager.running and await self._site.status(number) is not None:
+                assert await differences(self._site, number) == []
         for owner_set in held.values():
             assert isinstance(owner_set.owner, NamedOwner)
             await release(managers, owner_set.owner)
@@ -192,6 +195,16 @@ async def everything(site: Managing, number: int) -> dict[str, PortSet]:
             token = answer.next_page_token
             if not token:
                 return found
+    finally:
+        await managers.close()
+
+
+async def differences(site: Managing, number: int) -> list[str]:
+    """What one manager finds that does not fit together: in the store, and between the store and what it knows."""
+    managers = Managers([site.addresses[number]])
+    try:
+        responses = managers.stub().CheckState(pb.CheckStateRequest(), timeout=20)
+        return [finding.message async for response in responses for finding in response.findings]
     finally:
         await managers.close()
 
