@@ -6,7 +6,7 @@ from typing import Any
 
 from knitter_common.model import IPClaim, IPGroup, Network, Node, Port, PortSet, Subnet, Tenant, Usability
 from knitter_common.objects import time_text, type_name
-from knitter_ctl import owners
+from knitter_ctl import owners, usage
 from knitter_ctl.ages import age
 from knitter_ctl.columns import interfaces, quota, state_of_set, subnet_list
 from knitter_ctl.table import Row, layout
@@ -16,10 +16,12 @@ _SHOWN = 20  # port sets or networks listed below an object; more are counted
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What else is told about an object: port sets on it, networks of it; `more` says that there are further ones."""
+    """What else is told about an object: port sets on it, networks of it, how full its pools are (usage.network); `more` says that
+    there are further port sets."""
 
     port_sets: Sequence[PortSet] = ()
     networks: Sequence[Network] = ()
+    pools: Sequence[usage.Told] = ()
     more: bool = False
 
 
@@ -189,6 +191,8 @@ def _life(block: _Block, entry: Any, now: int) -> None:
 
 
 def _surroundings(block: _Block, around: Surroundings, now: int) -> None:
+    columns = [title for title in usage.NETWORK_COLUMNS if title not in ("NETWORK", "SETS")]
+    block.table("Usage", columns, ([usage.NETWORK_COLUMNS[title](pool) for title in columns] for pool in around.pools))
     networks = around.networks[:_SHOWN]
     block.table("Networks", ("NAME", "TYPE", "SUBNETS"), ((it.name, type_name(it.type), subnet_list(it)) for it in networks))
     block.further(len(around.networks) - len(networks))

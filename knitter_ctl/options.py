@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MANAGER = "127.0.0.1:7470"
 DEFAULT_TIMEOUT = 10.0  # seconds
+_PODS = ("pod", "pods", "po")
 
 Managers = Annotated[
     list[str] | None,
@@ -110,5 +111,6 @@ def kind(word: str) -> kinds.Kind:
     found = kinds.find(word)
     if found is None:
         known = ", ".join(each.plural for each in kinds.KINDS)
-        raise Invalid("FIELD_INVALID", f"{word!r} is no kind of object; there are {known}", field="kind", value=word)
+        pods = "; what pods have is shown by `knitterctl ipam show --pods`" if word.lower() in _PODS else ""
+        raise Invalid("FIELD_INVALID", f"{word!r} is no kind of object; there are {known}{pods}", field="kind", value=word)
     return found

@@ -1,8 +1,10 @@
-"""What `describe` tells about an object beside the object: the port sets that use it, a tenant's networks."""
+"""What `describe` tells about an object beside the object: the port sets that use it, a tenant's networks, a network's usage."""
 
+from dataclasses import replace
 from typing import Any
 
 from knitter_common.model import PortSet
+from knitter_ctl import usage
 from knitter_ctl.description import Surroundings
 from knitter_ctl.kinds import NETWORK, NODE, PORT_SET, TENANT, Kind
 from knitter_ctl.session import Session
@@ -11,7 +13,9 @@ from knitter_ctl.session import Session
 async def of(session: Session, kind: Kind, entry: Any) -> Surroundings:
     """One page of port sets is enough to describe by; a node with more says so."""
     if kind is NETWORK:
-        return await _port_sets(session, network=entry.path)
+        around = await _port_sets(session, network=entry.path)
+        (used,) = (await session.call("ListNetworkUsage", network=entry.path)).networks
+        return replace(around, pools=usage.network(used)["pools"])
     if kind is NODE:
         return await _port_sets(session, node=entry.name)
     if kind is TENANT:

@@ -175,6 +175,10 @@ async def test_what_is_used_is_shown(site: Site) -> None:
     assert [row[0] for row in await site.rows("ipam", "show", "-n", "t1")] == ["admin/media", "admin/media"]
     (document,) = (await site.ctl("ipam", "show", "wire", "-o", "json")).json()["items"]
     assert (document["network"], document["portSets"], document["pools"]) == ("admin/wire", 1, [])
+    described = (await site.ctl("describe", "network", "media")).out
+    assert "Usage:" in described
+    assert rows[1][2:] in [line.split() for line in described.splitlines()]
+    assert "ipam show --pods" in (await site.ctl("get", "pods", code=2)).err
     tenants = {row[0]: row[1:] for row in await site.rows("ipam", "show", "--tenants")}
     assert tenants["t1"] == ["2", "0/10", "2/5", "6/20"]
     assert tenants["admin"][0:2] == ["1", "3/100"]

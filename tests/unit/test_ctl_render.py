@@ -176,7 +176,10 @@ def test_names_can_be_given_back_to_other_commands() -> None:
 
 
 def test_a_description_aligns_what_it_tells_and_counts_what_it_leaves_out() -> None:
-    text = "\n".join(describe(CONTROL, Surroundings(port_sets=[BOUND] * 23, more=True), NOW))
+    counts = {"size": 10, "used": 9, "reserved": 1, "resting": 0, "free": 0}
+    pool = {"cidr": "10.1.0.0/24", "start": "10.1.0.10", "end": "10.1.0.20", **counts}
+    text = "\n".join(describe(CONTROL, Surroundings(port_sets=[BOUND] * 23, pools=[pool], more=True), NOW))
+    assert "10.1.0.10-10.1.0.20   10     9      1          0         0      100%" in text
     assert "Network:       t1/control\n" in text
     assert "10.1.0.10-10.1.0.20" in text
     assert "… and 3 or more others" in text
