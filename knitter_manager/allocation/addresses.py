@@ -81,7 +81,7 @@ class PortAddresses:
     def _of_group(self, version: int, group: GroupEntry) -> tuple[Space, int]:
         """The first in the group's order that nobody uses. None rests within its group: who takes it is one of the same pods."""
         for space, pool, number in _in_order(version, group, self._entry):
-            taken = None if pool.is_held(number) else pool.take_this(number)
+            taken = None if pool.is_held(number) else space.take_exactly(number)
             if taken is not None:
                 self._hold(space, taken)
                 return space, number
@@ -117,7 +117,7 @@ class PortAddresses:
         if text in kept:
             return
         if aside is not None:
-            taken = aside.take_this(number)
+            taken = space.take_exactly(number)
         else:
             usable = any(number in space.pools[at] for at in usable_pools(space, self._asker))
             taken = space.take_wanted(number) if usable else None

@@ -21,7 +21,7 @@ from knitter_manager.records import kept
 from knitter_manager.state import Cluster
 from knitter_manager.store.protocol import Conflict, NotWriter, Store, StoreDown
 
-ATTEMPTS = 8  # on conflicts, each of which shows something that this process did not know
+ATTEMPTS = 32  # on conflicts: each shows something that was not known, such as the newest of a network's many changes
 
 log = structlog.get_logger()
 

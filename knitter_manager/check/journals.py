@@ -9,7 +9,7 @@ from knitter.v1 import types_pb2 as types
 
 MOST_TOLD = 100_000  # sets that one node may tell of
 
-_AT_ONCE = 8  # nodes that are asked at once
+_AT_ONCE = 32  # nodes that are asked at once
 
 
 class NotAsked(Exception):
@@ -82,11 +82,20 @@ class Journals:
         return told
 
     async def ask_all(self, nodes: Sequence[str], within: float) -> AsyncIterator[tuple[str, list[types.PortSet] | NotAsked]]:
-        """Each node with what it says, some nodes at a time."""
-        for begin in range(0, len(nodes), _AT_ONCE):
-            part = nodes[begin : begin + _AT_ONCE]
-            told = await asyncio.gather(*(self.ask(node, within) for node in part), return_exceptions=True)
-            for node, answer in zip(part, told, strict=True):
-                if isinstance(answer, BaseException) and not isinstance(answer, NotAsked):
-                    raise answer
-                yield node, answer
+        """Each node with what it says, as they answer; some are asked at a time, so that a silent one keeps few others waiting."""
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(node: str) -> tuple[str, list[types.PortSet] | NotAsked]:
+            async with turns:
+                try:
+                    return node, await self.ask(node, within)
+                except NotAsked as error:
+                    return node, error
+
+        tasks = [asyncio.ensure_future(one(node)) for node in nodes]
+        try:
+            for task in asyncio.as_completed(tasks):
+                yield await task
+        finally:
+            for unanswered in tasks:
+                unanswered.cancel()

@@ -42,6 +42,8 @@ class Space:
         self.all_pools = tuple(range(len(self.pools)))
         self.selective = any(pool.usable_by is not None for pool in subnet.pools)  # not every pool is for everybody
         self._outside = Pool(self.first, self._busy, ())
+        self._planned: set[int] = set()  # taken by plans, and not told by the store to be held
+        self._became: Space | None = None
         self._aside: dict[int, Pool] = {}
         self._groups: dict[Pool, None] = {}  # those that have some, in the order of their making
 
@@ -64,32 +66,45 @@ class Space:
         for pool in usable:
             taken = pool.take(now, rest)
             if taken is not None:
+                self._planned.add(taken.address)
                 return taken
         resting = [(oldest, at) for at, pool in enumerate(usable) if (oldest := pool.oldest()) is not None]
         if not resting:
             return None
         (_, address), at = min(resting)
-        return usable[at].take_this(address)
+        return self._take_this(usable[at], address)
+
+    def _take_this(self, pool: Pool, address: int) -> Taken | None:
+        taken = pool.take_this(address)
+        if taken is not None:
+            self._planned.add(address)
+        return taken
 
     def take_wanted(self, address: int) -> Taken | None:
         """This address of a pool, also while it rests: who names it knows it. None when it is held, or not to be handed out."""
         if address in self._aside:
             return None
         pool = self.pool_of(address)
-        return None if pool is self._outside else pool.take_this(address)
+        return None if pool is self._outside else self._take_this(pool, address)
 
     def take_exactly(self, address: int) -> Taken | None:
         """This address, whatever pool it belongs to: it is in use already. None when somebody else holds it."""
-        return self.pool_of(address).take_this(address)
+        return self._take_this(self.pool_of(address), address)
 
     def undo(self, taken: Taken) -> None:
-        """As if it had never been taken: it comes back where it was in the order."""
-        self.pool_of(taken.address).undo(taken)
+        """As if it had never been taken: it comes back where it was in the order. What the store has told to be held meanwhile, for
+        this owner or another one, stays held. After `reshaped` it is undone in the new shape."""
+        if self._became is not None:
+            self._became.undo(taken)
+        elif taken.address in self._planned:
+            self._planned.discard(taken.address)
+            self.pool_of(taken.address).undo(taken)
 
     # -- what the store says ---------------------------------------------------------------------------------------------
 
     def hold(self, address: int) -> None:
         """Somebody holds it. Idempotent."""
+        self._planned.discard(address)
         self.pool_of(address).hold(address)
 
     def hold_all(self, addresses: Sequence[int]) -> None:
@@ -197,10 +212,11 @@ class Space:
         return self._outside.held
 
     def reshaped(self, subnet: Subnet) -> "Space":
-        """The same CIDR and the same holders with other pools, exclusions or gateway. Groups are to be made again."""
-        new = Space(subnet)
+        """The same CIDR and the same holders and plans with other pools, exclusions or gateway. Groups are to be made again."""
+        new = self._became = Space(subnet)
         for address in self.held_in(self.first, self.last):
             new.hold(address)
+        new._planned = set(self._planned)
         for pool in self._all():
             for address, state in pool.states():
                 new.rest(address, state.since, state.mark)

@@ -369,3 +369,25 @@ async def test_a_set_that_runs_takes_no_mac_from_another_one(core: Core, recover
     assert (outcome.refused, outcome.adopted) == (([], [told.owner]) if recovering else ([told.owner], []))
     assert (await check(core))[0] == []
     assert (mine.owner.key in core.cluster.sets) is not recovering
+
+
+async def test_a_network_that_changes_under_load_forgets_no_address(core: Core) -> None:
+    """What is planned when its shape changes is planned again, and not held for ever."""
+    ended, answered = asyncio.Event(), asyncio.Event()
+
+    async def churn(number: int) -> None:
+        while not ended.is_set():
+            await allocate(core, named(f"x{number}"), Wish("t1/other"))
+            answered.set()
+            await release(core, named(f"x{number}"))
+
+    work = [asyncio.ensure_future(churn(number)) for number in range(8)]
+    try:
+        for end in range(100, 130):
+            await answered.wait()
+            answered.clear()
+            await core.networks.update(network("other", pooled("10.1.0.0/24", ("10.1.0.1", f"10.1.0.{end}")), tenant="t1"))
+    finally:
+        ended.set()
+        await asyncio.gather(*work)
+    assert [one.message for one in (await check(core))[0]] == []

@@ -122,7 +122,8 @@ class SpaceMachine(RuleBasedStateMachine):
         self.subnet = Subnet("10.0.0.0/28", gateway="10.0.0.9", pools=pools, exclude=("10.0.0.11",))
         self.space, self.now = Space(self.subnet), 0.0
         self.usable = {self.space.first + offset for offset in (8, 10, 12, 2, 3, 4)}
-        self.held: dict[int, Taken] = {}
+        self.held: dict[int, tuple[Space, Taken]] = {}  # and the shape it was taken in
+        self.told: set[int] = set()  # those of which the store has told that they are held
         self.released: dict[int, float] = {}
 
     def fresh(self) -> set[int]:
@@ -144,7 +145,7 @@ class SpaceMachine(RuleBasedStateMachine):
         else:
             assert self.released[taken.address] == min(self.released.values())
         self.released.pop(taken.address, None)
-        self.held[taken.address] = taken
+        self.held[taken.address] = self.space, taken
 
     @rule(offset=st.integers(0, 15))
     def take_wanted(self, offset: int) -> None:
@@ -154,7 +155,15 @@ class SpaceMachine(RuleBasedStateMachine):
         assert (taken is not None) == (address in self.usable - set(self.held))
         if taken is not None:
             self.released.pop(address, None)
-            self.held[address] = taken
+            self.held[address] = self.space, taken
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def tell(self, data: st.DataObject) -> None:
+        """The commit is done; or another writer has given the address to somebody."""
+        address = data.draw(st.sampled_from(sorted(self.held)))
+        self.space.hold(address)
+        self.told.add(address)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -162,16 +171,20 @@ class SpaceMachine(RuleBasedStateMachine):
         """Somebody lets go."""
         address = data.draw(st.sampled_from(sorted(self.held)))
         del self.held[address]
+        self.told.discard(address)
         self.space.rest(address, self.now, mark=9)
         self.released[address] = self.now
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def undo(self, data: st.DataObject) -> None:
-        """A plan fails."""
+        """A plan fails: nobody has the address, unless the store has told that somebody has."""
         address = data.draw(st.sampled_from(sorted(self.held)))
-        taken = self.held.pop(address)
-        self.space.undo(taken)
+        space, taken = self.held[address]
+        space.undo(taken)
+        if address in self.told:
+            return
+        del self.held[address]
         if taken.since is not None:
             self.released[address] = taken.since
 
