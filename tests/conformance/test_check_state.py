@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness.manager import Clock, allocate, core_on, named, network, pooled, release
+from harness.manager import Clock, allocate, named, network, pooled, release, start_core
 from harness.stores import KINDS, open_site
 
 from knitter.v1 import manager_pb2 as pb
@@ -28,9 +28,13 @@ SANDBOX = SandboxOwner("n1", "c1", "knitter", "eth0")
 @pytest.fixture(params=KINDS)
 async def core(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Core]:
     """A writer over a state with some of everything."""
-    async with open_site(request.param, tmp_path) as site, core_on(await site.open()) as made:
-        await fill(made)
-        yield made
+    async with open_site(request.param, tmp_path) as site:
+        made = await start_core(await site.open())
+        try:
+            await fill(made)
+            yield made
+        finally:
+            await made.stop()
 
 
 async def fill(core: Core) -> None:

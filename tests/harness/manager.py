@@ -1,10 +1,10 @@
 """A manager in the test's own process: its core on any store with a clock that the test moves, or all of it behind gRPC on port 0.
 
-    async with core_on(await site.open(), clock=clock) as core:      # loaded, and writing
-        await core.networks.create(network("control", "10.1.0.0/24"))
-        ports = await allocate(core, named("a"), Wish(network="control"))
+async with core_on(await site.open(), clock=clock) as core:      # loaded, and writing
+    await core.networks.create(network("control", "10.1.0.0/24"))
+    ports = await allocate(core, named("a"), Wish(network="control"))
 
-    async with serving(store) as stub: …
+async with serving(store) as stub: …
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from knitter.v1 import manager_pb2_grpc
+from knitter.v1 import manager_pb2, manager_pb2_grpc
 from knitter_common.model import Allocation, NamedOwner, Network, Owner, Pool, PortSet, Return, Subnet, Wish
 from knitter_common.settings import parse
 from knitter_manager.config import ManagerSettings
@@ -40,12 +40,20 @@ def settings(**keys: Any) -> ManagerSettings:
 
 @contextlib.asynccontextmanager
 async def core_on(store: Store, clock: Clock | None = None, name: str = "writer:1", **keys: Any) -> AsyncIterator[Core]:
-    """A core that has loaded and writes. It closes the store at the end."""
+    """A core that has loaded and writes. It closes the store at the end, where all must fit together."""
     core = await start_core(store, clock, name, **keys)
     try:
         yield core
+        await whole(core)
     finally:
         await core.stop()
+
+
+async def whole(core: Core) -> None:
+    """What the store has fits together, and the core knows the same; unless the test has ended it already."""
+    if not core.role.ending.is_set():
+        found = [one.message for response in [one async for one in core.checker.check(False)] for one in response.findings]
+        assert found == []
 
 
 async def start_core(store: Store, clock: Clock | None = None, name: str = "writer:1", **keys: Any) -> Core:
@@ -58,12 +66,15 @@ async def start_core(store: Store, clock: Clock | None = None, name: str = "writ
 
 @contextlib.asynccontextmanager
 async def serving(store: Store | None = None, **keys: Any) -> AsyncIterator[tuple[Any, grpc.aio.Channel]]:
-    """A whole manager on port 0: its stub and the channel."""
+    """A whole manager on port 0: its stub and the channel. At the end all that it holds must fit together."""
     daemon = ManagerDaemon(settings(**keys), store)
     try:
         address = await daemon.start()
         async with grpc.aio.insecure_channel(address) as channel:
-            yield manager_pb2_grpc.ManagerServiceStub(channel), channel
+            stub: Any = manager_pb2_grpc.ManagerServiceStub(channel)
+            yield stub, channel
+            responses = [response async for response in stub.CheckState(manager_pb2.CheckStateRequest())]
+            assert [one.message for response in responses for one in response.findings] == []
     finally:
         await daemon.stop()
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 import structlog
-from harness.manager import Clock, held, network, pooled, settings
+from harness.manager import Clock, held, network, pooled, settings, whole
 from hypothesis import HealthCheck
 from hypothesis import settings as effort
 from hypothesis import strategies as st
@@ -351,6 +351,7 @@ class GroupsMachine(RuleBasedStateMachine):
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _final(self) -> None:
+        await whole(self.core)
         cluster = self.core.cluster
         expected = held(self.core)
         for claim in cluster.claims.values():

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 import structlog
-from harness.manager import Clock, held, network, pooled, start_core
+from harness.manager import Clock, held, network, pooled, start_core, whole
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -207,6 +207,7 @@ class ManagerMachine(RuleBasedStateMachine):
         self.loop.close()
 
     async def _final(self) -> None:
+        await whole(self.core)
         owned = held(self.core)
         await self.core.stop()
         store = await self.store()
