@@ -7,7 +7,7 @@ what it did: that is how the same Allocate sent twice gets one answer.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -19,7 +19,7 @@ from knitter_manager.allocation.plan import Plan
 from knitter_manager.committer import Change, Committer, Outcome
 from knitter_manager.records import kept
 from knitter_manager.state import Cluster
-from knitter_manager.store.protocol import Conflict, NotWriter, Store, StoreDown
+from knitter_manager.store.protocol import Conflict, NotWriter, Record, Store, StoreDown
 
 ATTEMPTS = 32  # on conflicts: each shows something that was not known, such as the newest of a network's many changes
 
@@ -108,7 +108,7 @@ class Jobs:
             _fail(job, not_writer(end.writer))
             self._next(job.turn)
             return
-        self._cluster.refresh(end.key, end.current, self._clock())
+        self._cluster.refresh(end.key, end.current, end.revision, self._clock())
         job.attempt = Attempt(job.attempt.number + 1, end)
         if job.attempt.number < ATTEMPTS:
             if not self._begun(job):
@@ -168,13 +168,21 @@ class Jobs:
         written = plan.puts.get(set_key)
         happened = record is None if written is None else record is not None and record.value == written
         if happened:
-            for key in touched:
-                self._cluster.refresh(key, found.get(key), self._clock())
+            self._learn(plan, touched, found)
             plan.settle()
         else:
             plan.undo()
         self._doubtful.discard(job.turn)
         self._next(job.turn)
+
+    def _learn(self, plan: Plan, touched: Sequence[str], found: Mapping[str, Record]) -> None:
+        """A commit has happened, and the feed may not have told it yet."""
+        for key in touched:
+            record = found.get(key)
+            if record is not None:
+                self._cluster.refresh(key, record, record.revision, self._clock())
+            elif key.startswith(keys.PORT_SET):
+                self._cluster.end_set(key.removeprefix(keys.PORT_SET), plan.conditions.get(key, 0))
 
     async def close(self) -> None:
         """Gives up on what is in doubt."""

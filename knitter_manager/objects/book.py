@@ -65,7 +65,7 @@ class Book:
                 try:
                     return await step()
                 except Conflict as conflict:
-                    self.cluster.refresh(conflict.key, conflict.current, self._clock())
+                    self.cluster.refresh(conflict.key, conflict.current, conflict.revision, self._clock())
                     last, self._doubt = conflict, True
                 except NotWriter as error:
                     raise not_writer(error.writer) from error

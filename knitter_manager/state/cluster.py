@@ -8,7 +8,7 @@ from dataclasses import replace
 from knitter.v1 import types_pb2 as types
 from knitter_common.convert import ip_claim_from_proto, ip_group_from_proto, network_from_proto, node_from_proto, tenant_from_proto
 from knitter_common.model import ADMIN, IPClaim, Node, ObjectState, Tenant
-from knitter_manager.records import Holding, holding_of, kept
+from knitter_manager.records import Holding, holding_of, kept, message_of
 from knitter_manager.state.entries import NetworkEntry, NodeEntry, TenantEntry
 from knitter_manager.state.loading import Loading
 from knitter_manager.state.names import Names
@@ -88,12 +88,21 @@ class Cluster:
                 continue
             self.put(key, value, revision, now)
 
-    def refresh(self, key: str, record: Record | None, now: float) -> None:
-        """What the store has at a key, where it was not what was expected."""
+    def refresh(self, key: str, record: Record | None, at: int, now: float) -> None:
+        """What the store had at a key, at the revision `at`, where it was not what was expected. Nothing where this state has come
+        as far already, or knows of anything that came after."""
+        if self.revision >= at or any(own > at for own in self._own):
+            return
         if record is None:
             self._delete(key)
         else:
             self.put(key, record.value, record.revision, now)
+
+    def end_set(self, owner_key: str, revision: int) -> None:
+        """A set is gone, if it is still the one of that revision."""
+        record = self.sets.get(owner_key)
+        if record is not None and message_of(record).revision == revision:
+            self._drop_set(owner_key)
 
     # -- one record ----------------------------------------------------------------------------------------------------
 

@@ -45,9 +45,9 @@ class MemorySpace:
             if isinstance(condition, AtRevision):
                 current = self.records.get(condition.key)
                 if (current.revision if current else 0) != condition.revision:
-                    raise Conflict(condition.key, current)
+                    raise Conflict(condition.key, current, self.revision)
             elif (key := min((key for key in self.records if key.startswith(condition.prefix)), default=None)) is not None:
-                raise Conflict(key, self.records[key])
+                raise Conflict(key, self.records[key], self.revision)
         gone = tuple(key for key in dict.fromkeys(deletes) if self.records.pop(key, None) is not None)
         if not puts and not gone:
             return self.revision

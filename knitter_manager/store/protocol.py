@@ -92,12 +92,14 @@ class Snapshot:
 
 
 class Conflict(Exception):
-    """A condition did not hold; nothing was written. `current` is the record at `key` now, None when it is absent."""
+    """A condition did not hold; nothing was written. `current` is the record at `key`, None when it is absent, in the state of
+    `revision`: every commit up to that one was done before, none after."""
 
-    def __init__(self, key: str, current: Record | None) -> None:
+    def __init__(self, key: str, current: Record | None, revision: int) -> None:
         super().__init__(f"{key} is {'absent' if current is None else f'at revision {current.revision}'}")
         self.key = key
         self.current = current
+        self.revision = revision
 
 
 class Compacted(Exception):

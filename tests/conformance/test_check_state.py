@@ -2,6 +2,7 @@
 what can be repaired is, and only as it was seen."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,23 @@ from harness.stores import KINDS, open_site
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
-from knitter_common.errors import Unavailable, from_status
-from knitter_common.model import Binding, IPClaim, IPGroup, NetworkType, Node, PodOwner, SandboxOwner, Subnet, Wish
+from knitter_common.errors import Internal, KnitterError, Unavailable, from_status
+from knitter_common.model import (
+    Allocation,
+    Binding,
+    IPClaim,
+    IPGroup,
+    NetworkType,
+    Node,
+    PodOwner,
+    Return,
+    SandboxOwner,
+    Subnet,
+    Wish,
+)
 from knitter_manager import keys
 from knitter_manager.core import Core
+from knitter_manager.records import port_set_of
 from knitter_manager.recovery import waiting_record
 from knitter_manager.standing import APPLYING, RESTORING, encoded
 from knitter_manager.store.protocol import Record
@@ -395,3 +409,81 @@ async def test_a_network_that_changes_under_load_forgets_no_address(core: Core) 
         ended.set()
         await asyncio.gather(*work)
     assert [one.message for one in (await check(core))[0]] == []
+
+
+async def test_everything_at_once_still_fits_together(core: Core) -> None:
+    """Sets, groups, claims, journals and shapes of networks, changed side by side: refused or done, and nothing half."""
+    await core.networks.create(network("busy", "10.20.0.0/26", "2001:db8:20::/122", rest=0.0))
+    await core.networks.create(network("plain", rest=0.0))
+    for name in ("n1", "n2"):
+        await core.nodes.register(Node(name))
+    chance = random.Random(7)
+
+    async def allocate_one() -> None:
+        number = chance.randrange(12)
+        owner = PodOwner("admin", f"p{number % 6}", f"u{number}") if number % 2 else SandboxOwner("n1", f"c{number}", "k", "eth0")
+        address, mac = f"10.20.0.{chance.randrange(2, 60)}", f"02:00:00:00:00:0{chance.randrange(4)}"
+        sets: list[tuple[Wish, ...]] = [
+            (Wish("busy"), Wish("plain")),
+            (Wish("busy", ip_group="g"),),
+            (Wish("busy", ip_claim="vm"), Wish("busy", interface="e1")),
+            (Wish("busy", addresses=(address,)), Wish("plain", mac=mac)),
+        ]
+        wishes = chance.choice(sets)
+        binding = chance.choice([None, Binding(f"s{number}", f"/run/netns/s{number}")])
+        node = "n1" if isinstance(owner, SandboxOwner) else chance.choice(["", "n1", "n2"])
+        wanted = Allocation(owner, "admin", node, wishes, binding, sticky=bool(number % 3), replace=chance.random() < 0.5)
+        await core.sets.allocate(wanted)
+
+    async def release_one() -> None:
+        if core.cluster.sets:
+            owner = keys.owner_of(chance.choice(list(core.cluster.sets)))
+            await core.sets.release(Return(owner, unbind_only=chance.random() < 0.3))
+
+    async def end_one() -> None:
+        if core.cluster.sets:
+            owner = keys.owner_of(chance.choice(list(core.cluster.sets)))
+            await core.sets.end_by_hand(owner, 0, force=chance.random() < 0.5)
+
+    async def group_one() -> None:
+        ips = tuple(f"10.20.0.{number}" for number in sorted(chance.sample(range(2, 60), 4)))
+        wanted = IPGroup("admin", "g", "busy", ips=ips) if chance.random() < 0.5 else IPGroup("admin", "g", "busy", size=4)
+        await chance.choice([core.groups.create, core.groups.update])(wanted)
+
+    async def claim_one() -> None:
+        address = f"10.20.0.{chance.randrange(2, 60)}"
+        wanted = IPClaim("admin", "vm", "busy", wanted_addresses=chance.choice([(), (address,)]))
+        if chance.random() < 0.3:
+            await core.claims.delete("admin", "vm", 0, "")
+        else:
+            await chance.choice([core.claims.create, core.claims.update])(wanted)
+
+    async def shape_one() -> None:
+        first = chance.choice(
+            [Subnet("10.20.0.0/26"), pooled("10.20.0.0/26", ("10.20.0.1", f"10.20.0.{chance.randrange(30, 62)}"))]
+        )
+        await core.networks.update(network("busy", first, "2001:db8:20::/122", rest=0.0))
+
+    async def tell_one() -> None:
+        node = chance.choice(["n1", "n2"])
+        mine = [port_set_of(core.cluster.sets[key]) for key in core.cluster.node(node).owners]
+        strange = [replace(one, owner=SandboxOwner(node, "strange", "k", "eth0"), revision=0) for one in mine[:1]]
+        await core.reconciler.told(Node(node), [one for one in mine if one.binding] + strange, False)
+
+    async def worker() -> None:
+        for _ in range(60):
+            work = chance.choices(
+                [allocate_one, release_one, end_one, group_one, claim_one, shape_one, tell_one], [10, 6, 2, 1, 2, 1, 1]
+            )[0]
+            try:
+                await work()
+            except KnitterError as error:
+                if isinstance(error, Internal):
+                    raise
+
+    await asyncio.gather(*(worker() for _ in range(8)))
+    assert [one.message for one in (await check(core))[0]] == []
+    before = len(core.cluster.sets)
+    await core.sweeper.sweep()
+    assert (await check(core))[0] == []
+    assert before

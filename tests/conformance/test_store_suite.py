@@ -93,9 +93,24 @@ async def test_a_condition_on_a_revision_tells_the_current_record(store: Store) 
         await store.commit([AtRevision("a", first)], {"a": b"3"})
     assert caught.value.current is not None
     assert (caught.value.current.value, caught.value.current.revision) == (b"2", second)
+    assert caught.value.revision >= second
     with pytest.raises(Conflict) as caught:
         await store.commit([AtRevision("gone", first)], {"a": b"3"})
     assert (caught.value.key, caught.value.current) == ("gone", None)
+    assert second <= caught.value.revision < await store.commit([], {"b": b"1"})
+
+
+async def test_a_conflict_tells_the_revision_of_the_state_it_was_judged_in(store: Store) -> None:
+    for _ in range(20):
+        late = [store.commit([AtRevision("a", 0)], {"a": b"%d" % number, f"b{number}": b""}) for number in range(5)]
+        results = await asyncio.gather(*late, store.commit([], {"c": b"1"}), return_exceptions=True)
+        done = [result for result in results if isinstance(result, int)]
+        assert len(done) == 2
+        for result in results:
+            if isinstance(result, Conflict):
+                assert result.current is not None
+                assert result.current.revision <= result.revision <= max(done)
+        await store.commit([], {}, ["a"])
 
 
 async def test_the_first_condition_that_fails_is_told(store: Store) -> None:

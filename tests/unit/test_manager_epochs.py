@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 from harness.etcd import Cluster
-from harness.manager import addresses, allocate, held, network, release, settings, start_core
+from harness.manager import addresses, allocate, held, network, release, settings, start_core, whole
 from harness.rules import refusal
 from harness.stores import KINDS, Site, open_site
 
@@ -48,6 +48,7 @@ async def core_at(site: Site, name: str = "m:1") -> AsyncIterator[Core]:
     core = await start_core(await site.open(), name=name)
     try:
         yield core
+        await whole(core)
     finally:
         await core.stop()
 

@@ -5,9 +5,13 @@ from harness.manager import addresses, allocate, core_on, named, network, pooled
 from harness.stores import open_site
 
 from knitter_common.errors import KnitterError
-from knitter_common.model import IPGroup, Wish
+from knitter_common.model import IPClaim, IPGroup, Wish
+from knitter_manager import keys
+from knitter_manager.allocation.claiming import stored_claim
 from knitter_manager.core import Core
 from knitter_manager.ipam.bitmap import Bitmap
+from knitter_manager.state import Cluster
+from knitter_manager.store.protocol import Commit, Record
 
 
 def known(core: Core) -> object:
@@ -64,3 +68,19 @@ def test_many_numbers_at_once_are_the_same_as_one_by_one(numbers):
     assert [*at_once.members(0, bound - 1)] == [*one_by_one.members(0, bound - 1)]
     for low in (0, 1, 1024, 2000, 4095):
         assert at_once.first_absent(low, bound - 1) == one_by_one.first_absent(low, bound - 1)
+
+
+def test_what_a_conflict_tells_is_old_where_the_state_has_come_further():
+    cluster, key = Cluster("admin/default"), keys.claim("admin", "vm")
+    first, second = (stored_claim(IPClaim("admin", "vm", "admin/x", interface=name)) for name in ("eth0", "eth1"))
+    cluster.told(Commit(5, {key: first}), 0.0)
+    cluster.refresh(key, None, 4, 0.0)  # judged before it was made
+    cluster.refresh(key, None, 5, 0.0)
+    assert cluster.claims[key].interface == "eth0"
+    cluster.refresh(key, Record(key, second, 7), 7, 0.0)  # the feed has not come so far
+    assert (cluster.claims[key].interface, cluster.claims[key].revision) == ("eth1", 7)
+    cluster.did(9, {key: first}, (), 0.0)  # this process's own, before the feed tells it
+    cluster.refresh(key, None, 8, 0.0)
+    assert cluster.claims[key].revision == 9
+    cluster.refresh(key, None, 10, 0.0)
+    assert key not in cluster.claims

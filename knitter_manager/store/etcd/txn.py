@@ -115,9 +115,9 @@ def commit_outcome(
         current = record(layout, kvs[0]) if kvs else None
         if isinstance(condition, PrefixEmpty):
             if current is not None:
-                return Conflict(current.key, current)
+                return Conflict(current.key, current, response.header.revision)
         elif (current.revision if current else 0) != condition.revision:
-            return Conflict(condition.key, current)
+            return Conflict(condition.key, current, response.header.revision)
     raise AssertionError("etcd refused a transaction whose conditions all hold")
 
 

@@ -52,9 +52,9 @@ class Group:
         for condition in asked.conditions:
             if type(condition) is AtRevision:
                 if known.get(condition.key, 0) != condition.revision:
-                    return Conflict(condition.key, self._current(condition.key))
+                    return Conflict(condition.key, self._current(condition.key), self._head)
             elif isinstance(condition, PrefixEmpty) and (found := self._first(condition.prefix)) is not None:
-                return Conflict(found.key, found)
+                return Conflict(found.key, found, self._head)
         deletes = tuple(key for key in asked.deletes if known.get(key)) if asked.deletes else ()
         if not asked.puts and not deletes:
             return self._head
