@@ -220,6 +220,8 @@ class Tenant:
     revision: int = 0
     source: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    delete_time: int = 0
+    in_the_way: str = ""
 
 
 @dataclass(frozen=True, slots=True)

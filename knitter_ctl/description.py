@@ -151,6 +151,8 @@ def _tenant(block: _Block, tenant: Tenant) -> None:
     block.pair("Tenant", tenant.name)
     block.pair("Description", tenant.description)
     block.pair("State", tenant.state.name.lower())
+    block.pair("Deleted", time_text(tenant.delete_time))
+    block.pair("In the way", tenant.in_the_way)
     block.pair("Labels", _labels(tenant.labels))
     block.pair("Allowed types", ", ".join(type_name(kind) for kind in tenant.allowed_types))
     block.pair("Allowed physical networks", ", ".join(tenant.allowed_physical_networks))

@@ -82,7 +82,9 @@ class Core:
         self.claims = Claims(book, store, self.planner)
         self.adoption = Adoption(book)
         self.addresses = Addresses(self.cluster, store)
-        self.undertaker = Undertaker(book, self.role.writing, self.sets, self.claims, self.groups, self.networks)
+        self.undertaker = Undertaker(
+            book, self.role.writing, self.sets, self.claims, self.groups, self.networks, settings.tenant_deletion_wait
+        )
         self.sweeper = Sweeper(self.cluster, self.committer, self.sets, self.segments, settings.rest, clock, wall)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[Any]] = []

@@ -7,14 +7,16 @@ from functools import lru_cache
 
 from knitter_common.addresses import address as checked_address
 from knitter_common.convert import tenant_to_proto
-from knitter_common.errors import Exhausted, Invalid, Refused
+from knitter_common.errors import Denied, Exhausted, Invalid, Refused
 from knitter_common.model import (
+    ADMIN,
     MAX_ADDRESSES,
     MAX_PORTS,
     Allocation,
     NetworkType,
     ObjectState,
     Owner,
+    PodOwner,
     Port,
     PortAddress,
     PortSet,
@@ -64,6 +66,7 @@ class Planner:
         Raises KnitterError; then nothing is taken.
         """
         plan = Plan()
+        _refuse_operators_namespace(wanted)
         try:
             return plan, self._plan(plan, wanted, before, attempt)
         except BaseException:
@@ -124,7 +127,7 @@ class Planner:
     def charge(self, plan: Plan, name: str, ports: int, addresses: int) -> None:
         """Counts what the tenant will hold in addition. Raises Exhausted(QUOTA_EXCEEDED)."""
         entry = self._cluster.tenant(name)
-        quota = self.quota_of(entry)
+        quota = self._limit_of(entry)
         if not quota.ports and not quota.addresses:
             plan.charge(entry, ports, addresses)
             return
@@ -136,6 +139,14 @@ class Planner:
                 said = f"tenant {name} holds {used} of {limit} {what}; {more} more are wanted"
                 raise Exhausted("QUOTA_EXCEEDED", said, tenant=name, quota=what, limit=limit, used=used)
         plan.charge(entry, ports, addresses)
+
+    def _limit_of(self, entry: TenantEntry) -> Quota:
+        """The tenant's quotas, or the lower ones that are about to be its."""
+        quota = self.quota_of(entry)
+        if entry.coming is None:
+            return quota
+        coming = self.quota_of(TenantEntry(entry.coming))
+        return Quota(quota.networks, _lower(quota.ports, coming.ports), _lower(quota.addresses, coming.addresses))
 
     def quota_of(self, entry: TenantEntry) -> Quota:
         """The tenant's own quota where it says one, else the settings'."""
@@ -151,6 +162,18 @@ class Planner:
 def place_of(wish: Wish, at: int) -> str:
     """Where a wish was written, for errors."""
     return wish.place or f"wishes[{at}]"
+
+
+def _lower(one: int, other: int) -> int:
+    """The lower one of two limits, of which 0 means none."""
+    return min(one, other) if one and other else one or other
+
+
+def _refuse_operators_namespace(wanted: Allocation) -> None:
+    """A namespace of the operator's name gives nobody the operator's networks. Raises Denied(TENANT_DENIED)."""
+    if isinstance(wanted.owner, PodOwner) and wanted.owner.namespace == ADMIN and not wanted.tenant:
+        said = f"namespace {ADMIN} cannot be a tenant: that is the operator's name; rename the namespace"
+        raise Denied("TENANT_DENIED", said, tenant=ADMIN)
 
 
 def _hop(text: str, place: str) -> int:

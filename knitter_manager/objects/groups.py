@@ -132,6 +132,17 @@ class Groups:
         """Missing is success. Raises Refused(OBJECT_IN_USE) while an address of it is used."""
         await self._book.change(lambda: self._delete(tenant or ADMIN, network, name, revision, source))
 
+    async def dissolve(self, group: GroupEntry) -> None:
+        """The group is gone, with its tenant or its network; who uses an address of it keeps that. Missing is success."""
+
+        async def step() -> None:
+            entry = self._book.cluster.networks.get(group.key.split("/")[1])
+            present = entry.groups.get(group.key) if entry is not None else None
+            if present is not None:
+                await self._book.commit({present.key: present.group.revision}, {}, [present.key])
+
+        await self._book.change(step)
+
     async def _delete(self, tenant: str, network: str, name: str, revision: int, source: str) -> None:
         try:
             entry, present = self._find(tenant, network, name)

@@ -85,20 +85,23 @@ class Networks:
         await self._book.commit(plan.conditions, plan.puts)
         return cluster.networks[network.id].network
 
-    def _refuse_unless_allowed(self, tenant: Tenant, asked: Network) -> None:
-        """Tenants make what the operator allows them; an overlay's id is the system's to choose. Raises Denied(TENANT_DENIED)."""
+    def _refuse_unless_allowed(self, tenant: Tenant, asked: Network, current: Network | None = None) -> None:
+        """Tenants make what the operator allows them; an overlay's id is the system's to choose. What the network is already it
+        may stay. Raises Denied(TENANT_DENIED)."""
         if tenant.name == ADMIN:
             return
         types = tenant.allowed_types or self._allowed_types
-        if asked.type not in types:
+        if asked.type not in types and (current is None or asked.type != current.type):
             allowed = ", ".join(type_name(one) for one in types)
             said = f"type: tenant {tenant.name} may not create networks of type {type_name(asked.type)}; allowed are {allowed}"
             raise Denied("TENANT_DENIED", said, field="type", tenant=tenant.name)
-        if asked.physical_network and asked.physical_network not in tenant.allowed_physical_networks:
+        named = current is None or asked.physical_network != current.physical_network
+        if named and asked.physical_network and asked.physical_network not in tenant.allowed_physical_networks:
             allowed = ", ".join(tenant.allowed_physical_networks) or "none"
             said = f"physicalNetwork: tenant {tenant.name} may not use {asked.physical_network!r}; allowed are: {allowed}"
             raise Denied("TENANT_DENIED", said, field="physicalNetwork", tenant=tenant.name)
-        if asked.type is NetworkType.VXLAN and asked.segmentation_id:
+        numbered = current is None or (asked.type, asked.segmentation_id) != (current.type, current.segmentation_id)
+        if numbered and asked.type is NetworkType.VXLAN and asked.segmentation_id:
             said = f"segmentationId: the VNI of a network of tenant {tenant.name} is chosen by the system; leave it out"
             raise Denied("TENANT_DENIED", said, field="segmentationId", tenant=tenant.name)
 
@@ -131,7 +134,7 @@ class Networks:
             revision=0,
         )
         plan = Plan(conditions={keys.network(network.id): current.revision})
-        self._refuse_unless_allowed(self._book.cluster.tenant(network.tenant).tenant, network)
+        self._refuse_unless_allowed(self._book.cluster.tenant(network.tenant).tenant, network, current)
         self._refuse_harm(entry, network)
         if (space_of(network), network.segmentation_id) != (space_of(current), current.segmentation_id):
             plan.puts |= self._segments.give_up(current)

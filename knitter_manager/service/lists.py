@@ -19,7 +19,7 @@ def networks(cluster: Cluster, tenant: str, after: str) -> Iterator[tuple[str, N
 def tenants(cluster: Cluster, after: str) -> Iterator[tuple[str, Tenant]]:
     """With what they use."""
     for name in sorted(name for name, entry in cluster.tenants.items() if name > after and is_there(entry)):
-        yield name, shown(cluster.tenants[name])
+        yield name, shown(cluster, cluster.tenants[name])
 
 
 def groups(cluster: Cluster, tenant: str, network: str, after: str) -> Iterator[tuple[str, GroupEntry]]:

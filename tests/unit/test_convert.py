@@ -58,7 +58,7 @@ FULL: dict[str, tuple[Any, ...]] = {
     "tenant": (
         model.Tenant("t1"),
         model.Tenant("t1", model.Quota(1, 2, 3), (model.NetworkType.VLAN,), ("phys0",), "line", model.Quota(4, 5, 6),
-                     model.ObjectState.DELETING, 3, 4, "crd", {"a": "b"}),
+                     model.ObjectState.DELETING, 3, 4, "crd", {"a": "b"}, 5, "pod t1/a"),
     ),
     "ip_group": (
         model.IPGroup("t1", "g", "control"),
