@@ -72,7 +72,9 @@ class Core:
         self.sets = PortSets(self.cluster, self.planner, self.jobs, may_write, allowed, self._sticky_until)
         book = Book(self.cluster, self.committer, may_write, clock, wall, self.recovery.in_step)
         self.nodes = Nodes(book, lambda name: self.reconciler.free(name))
-        self.reconciler = Reconciler(self.cluster, store, self.jobs, self.sets, self.nodes.register, may_write, self.recovery)
+        self.reconciler = Reconciler(
+            self.cluster, store, self.jobs, self.sets, self.nodes.register, self.nodes.acquit, may_write, self.recovery
+        )
         segmentation = settings.segmentation
         self.segments = Segments(self.cluster, segmentation.vni, segmentation.vlans, settings.rest, wall)
         types = [one for one in NetworkType if type_name(one) in settings.allowed_types]

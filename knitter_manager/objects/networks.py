@@ -185,18 +185,20 @@ class Networks:
                 held = space.held_in(space.first, space.last)
                 self._refuse_held(entry, f"removing subnet {space.subnet.cidr}", space.version, held)
                 continue
-            if subnet.gateway != space.subnet.gateway:
+            if space.subnet.gateway and subnet.gateway != space.subnet.gateway:
                 held = space.held_in(space.first, space.last)
-                self._refuse_held(entry, f"changing the gateway of {space.subnet.cidr}", space.version, held)
+                self._refuse_held(entry, f"changing the gateway of {space.subnet.cidr}", space.version, held, "cut off {} of {}")
             self._refuse_held(entry, f"the new pools and exclusions of {space.subnet.cidr}", space.version, space.lost_by(subnet))
         self._refuse_groups(entry, cidrs)
 
-    def _refuse_held(self, entry: NetworkEntry, what: str, version: int, held: Iterable[int]) -> None:
+    def _refuse_held(
+        self, entry: NetworkEntry, what: str, version: int, held: Iterable[int], harm: str = "take {} from {}"
+    ) -> None:
         lost = next(iter(held), None)
         if lost is not None:
             text = numbers.to_text(version, lost)
             who = self._holder(entry, text)
-            said = f"network {entry.network.path}: {what} would take {text} from {who}"
+            said = f"network {entry.network.path}: {what} would {harm.format(text, who)}"
             raise Refused("OBJECT_IN_USE", said, network=entry.network.path, address=text, owner=who)
 
     def _refuse_groups(self, entry: NetworkEntry, cidrs: Mapping[str, Subnet]) -> None:
