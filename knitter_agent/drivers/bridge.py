@@ -18,7 +18,7 @@ from knitter_agent.drivers.readiness import await_ready
 from knitter_agent.netlink import Kernel, Namespace, sysctl, wire
 from knitter_agent.netlink.shaping import Limit, get_root, limit_link, parse_rate
 from knitter_common.errors import Exists, KnitterError, Refused
-from knitter_common.model import Port
+from knitter_common.model import Network, Port
 
 DOOMED = 0x6B6E6974  # the link group in which links of ours are gathered to be deleted in one step
 
@@ -29,17 +29,56 @@ class BridgeDriver:
 
     def __init__(self) -> None:
         self._bridges = threading.Lock()
+        self._translated: set[str] = set()  # bridges whose addresses are translated, as far as this process knows
 
     def plan(self, port: Port, attachment: str) -> Wiring:
         """Pure; see `BridgeIntent`."""
         return BridgeIntent.plan(port, attachment).wiring()
+
+    def follow(self, wiring: Wiring, network: Network) -> Wiring:
+        """Pure; see `BridgeIntent`."""
+        return BridgeIntent.of(wiring).follow(network).wiring()
+
+    def settle(self, kernel: Kernel, changes: Sequence[tuple[Wiring, Wiring]]) -> None:
+        """The bridges' MTU and gateways, and whether their addresses are translated."""
+        before: dict[str, list[BridgeIntent]] = {}
+        after: dict[str, BridgeIntent] = {}
+        for old, new in changes:
+            intent = BridgeIntent.of(new)
+            after[intent.bridge] = intent
+            before.setdefault(intent.bridge, []).append(BridgeIntent.of(old))
+        with self._bridges:
+            for bridge, intent in after.items():
+                self._settle(kernel, before[bridge], intent)
+
+    def _settle(self, kernel: Kernel, before: Sequence[BridgeIntent], after: BridgeIntent) -> None:
+        link = _look(kernel, after.bridge)
+        if link is None or not after.owns_bridge(link):
+            return  # repair makes it, or tells
+        stale = {gateway for intent in before for gateway in intent.gateways} - set(after.gateways)
+        _set_up_bridge(kernel, after, link.index)
+        kernel.talk.ask(*_gateways(after, link.index), *(
+            wire.drop_address(link.index, gateway, f"taking gateway {gateway} from bridge {after.bridge}") for gateway in stale))
+        self._translate(after)
+        if not after.masquerade and (after.bridge in self._translated or any(intent.masquerade for intent in before)):
+            self._stop_translating([after.bridge])
+
+    def _translate(self, intent: BridgeIntent) -> None:
+        if intent.masquerade and intent.bridge not in self._translated:
+            masquerade.translate(intent.bridge)
+            self._translated.add(intent.bridge)
+
+    def _stop_translating(self, bridges: Sequence[str]) -> None:
+        masquerade.stop(bridges)
+        self._translated.difference_update(bridges)
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
         """A few exchanges with the kernel: the bridge, the pair, its end on the node, its end in the pod, whether packets pass."""
         intent = BridgeIntent.of(wiring)
         with self._bridges:
             bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
-            host, peer = _make_pair(kernel, sandbox, intent, bridge)
+            self._translate(intent)
+            host, peer = self._make_pair(kernel, sandbox, intent, bridge)
         naming = wire.set_link(host, f"naming link {intent.host}", alias=intent.host_alias)
         limiting = _limited(host, intent.ingress, f"limiting what goes to {intent.interface}")
         kernel.talk.ask(naming, wire.no_link_local(host), *limiting)
@@ -55,7 +94,7 @@ class BridgeDriver:
         doomed = _own_links(kernel, intents)
         if any(True for _ in _unused(kernel, intents, doomed)):
             with self._bridges:
-                _delete(kernel, doomed | _idle_bridges(kernel, intents, doomed))
+                _delete(kernel, doomed | self._idle_bridges(kernel, intents, doomed))
         else:
             _delete(kernel, doomed)
 
@@ -67,13 +106,50 @@ class BridgeDriver:
         """Bridges, their gateways, and the ports on them."""
         done: list[str] = []
         lost: list[str] = []
-        for intent in (BridgeIntent.of(wiring) for wiring in wirings):
+        intents = [BridgeIntent.of(wiring) for wiring in wirings]
+        present = masquerade.present() if any(intent.masquerade for intent in intents) else set()
+        for intent in intents:
             try:
                 with self._bridges:
+                    if intent.masquerade and intent.bridge not in present:
+                        self._translated.discard(intent.bridge)
+                        present.add(intent.bridge)
+                        done.append(f"addresses of bridge {intent.bridge} are translated again")
                     _repair(kernel, intent, done, lost)
+                    self._translate(intent)
             except KnitterError as error:
                 lost.append(f"interface {intent.interface}: {error.message}")
         return Mended(tuple(done), tuple(lost))
+
+    def _make_pair(
+        self, kernel: Kernel, sandbox: Namespace, intent: BridgeIntent, bridge: int, again: bool = True
+    ) -> tuple[int, int]:
+        """The indices of the pair's ends, on the node and in the sandbox."""
+        made, seen, *_ = kernel.talk.ask(
+            wire.new_veth(intent.host, intent.host_mac, intent.mtu, bridge, intent.interface, intent.mac, sandbox.fd),
+            wire.get_link(intent.host),
+            *_gateways(intent, bridge),
+        )
+        if not made.errno:
+            link = wire.parse_link(seen.body)
+            return link.index, link.peer
+        (found,) = sandbox.talk.ask(wire.get_link(intent.interface))
+        if found.body:
+            _delete(kernel, self._idle_bridges(kernel, [intent], set()))
+            said = f"interface {intent.interface} exists already in {sandbox.path}; nothing was changed"
+            raise Exists("CNI_INTERFACE_EXISTS", said, interface=intent.interface, netns=sandbox.path)
+        leftover = _own_links(kernel, [intent])
+        if not leftover or not again:
+            raise Refused("LINK_FOREIGN", f"link {intent.host} exists on the node and is not Knitter's; remove or rename it",
+                          interface=intent.interface, step="making the pair")
+        _delete(kernel, leftover)  # of the same attachment, in a sandbox that was replaced
+        return self._make_pair(kernel, sandbox, intent, bridge, again=False)
+
+    def _idle_bridges(self, kernel: Kernel, intents: Iterable[BridgeIntent], doomed: Set[int]) -> set[int]:
+        """The indices of bridges of ours that have no port but the doomed ones. Their addresses are not translated from now on."""
+        unused = list(_unused(kernel, intents, doomed))
+        self._stop_translating([one.bridge for one, _ in unused if one.masquerade or one.bridge in self._translated])
+        return {link.index for _, link in unused if link is not None}
 
 
 def _find_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
@@ -84,7 +160,7 @@ def _find_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
     if not intent.owns_bridge(link):
         raise Refused("LINK_FOREIGN", f"link {intent.bridge} exists and is not Knitter's: it is a {link.kind or 'device'} with "
                       f"alias {link.alias!r}; remove or rename it", interface=intent.interface, step="finding the bridge")
-    if (link.up, link.alias, link.mtu) != (True, intent.bridge_alias, intent.mtu):
+    if (link.up, link.alias, link.mtu) != (True, intent.bridge_alias, intent.bridge_mtu):
         _set_up_bridge(kernel, intent, link.index)
     return link.index
 
@@ -99,7 +175,7 @@ def _make_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
 def _set_up_bridge(kernel: Kernel, intent: BridgeIntent, index: int) -> None:
     """May be repeated. A bridge that is up has had all of it, so one whose making was cut short is found by being down."""
     name = intent.bridge
-    kernel.talk.ask(wire.set_link(index, f"naming and sizing bridge {name}", alias=intent.bridge_alias, mtu=intent.mtu),
+    kernel.talk.ask(wire.set_link(index, f"naming and sizing bridge {name}", alias=intent.bridge_alias, mtu=intent.bridge_mtu),
                     wire.no_link_local(index))
     sysctl.ensure(f"ipv6/conf/{name}/accept_ra", "0", optional=True)
     if intent.gateways:
@@ -107,36 +183,11 @@ def _set_up_bridge(kernel: Kernel, intent: BridgeIntent, index: int) -> None:
     if any(":" in gateway for gateway in intent.gateways):
         sysctl.ensure(f"ipv6/conf/{name}/disable_ipv6", "0")
         sysctl.ensure(f"ipv6/conf/{name}/forwarding", "1")
-    if intent.masquerade:
-        masquerade.translate(name)
     kernel.talk.ask(wire.set_link(index, f"setting up bridge {name}", up=True))
 
 
 def _gateways(intent: BridgeIntent, bridge: int) -> list[wire.Request]:
     return [wire.new_address(bridge, gateway, f"giving gateway {gateway} to bridge {intent.bridge}") for gateway in intent.gateways]
-
-
-def _make_pair(kernel: Kernel, sandbox: Namespace, intent: BridgeIntent, bridge: int, again: bool = True) -> tuple[int, int]:
-    """The indices of the pair's ends, on the node and in the sandbox."""
-    made, seen, *_ = kernel.talk.ask(
-        wire.new_veth(intent.host, intent.host_mac, intent.mtu, bridge, intent.interface, intent.mac, sandbox.fd),
-        wire.get_link(intent.host),
-        *_gateways(intent, bridge),
-    )
-    if not made.errno:
-        link = wire.parse_link(seen.body)
-        return link.index, link.peer
-    (found,) = sandbox.talk.ask(wire.get_link(intent.interface))
-    if found.body:
-        _delete(kernel, _idle_bridges(kernel, [intent], set()))
-        raise Exists("CNI_INTERFACE_EXISTS", f"interface {intent.interface} exists already in {sandbox.path}; nothing was changed",
-                     interface=intent.interface, netns=sandbox.path)
-    leftover = _own_links(kernel, [intent])
-    if not leftover or not again:
-        raise Refused("LINK_FOREIGN", f"link {intent.host} exists on the node and is not Knitter's; remove or rename it",
-                      interface=intent.interface, step="making the pair")
-    _delete(kernel, leftover)  # of the same attachment, in a sandbox that was replaced
-    return _make_pair(kernel, sandbox, intent, bridge, again=False)
 
 
 def _prepare_sandbox_end(intent: BridgeIntent) -> None:
@@ -176,13 +227,6 @@ def _own_links(kernel: Kernel, intents: Iterable[BridgeIntent]) -> set[int]:
     answers = kernel.talk.ask(*map(wire.get_link, by_name))
     links = [wire.parse_link(answer.body) for answer in answers if answer.body]
     return {link.index for link in links if by_name[link.name].owns_host(link)}
-
-
-def _idle_bridges(kernel: Kernel, intents: Iterable[BridgeIntent], doomed: Set[int]) -> set[int]:
-    """The indices of bridges of ours that have no port but the doomed ones. Their addresses are not translated from now on."""
-    unused = list(_unused(kernel, intents, doomed))
-    masquerade.stop(intent.bridge for intent, _ in unused if intent.masquerade)
-    return {link.index for _, link in unused if link is not None}
 
 
 def _unused(kernel: Kernel, intents: Iterable[BridgeIntent], doomed: Set[int]) -> Iterator[tuple[BridgeIntent, wire.Link | None]]:

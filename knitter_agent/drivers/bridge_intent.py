@@ -6,7 +6,7 @@ sha256(attachment + "/" + interface). Both carry an ifalias by which they are kn
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from knitter_agent.drivers.routes import onlink, planned_routes
 from knitter_agent.netlink.shaping import Limit
 from knitter_agent.netlink.wire import Link
 from knitter_common.errors import Invalid
-from knitter_common.model import NetworkType, Port, PortAddress, Route
+from knitter_common.model import Network, NetworkType, Port, PortAddress, Route
 
 NAME_LENGTH = 15  # bytes of a link's name (IFNAMSIZ without its zero)
 ALIAS_LENGTH = 255  # bytes of an ifalias (IFALIASZ without its zero)
@@ -36,14 +36,16 @@ class IntendedRoute:
 
 @dataclass(frozen=True, slots=True)
 class BridgeIntent:
-    """One port. `link_local` "" means that the interface has no IPv6; `gateways` are CIDRs that the bridge itself carries;
-    `ingress` limits what goes towards the pod, `egress` what comes from it."""
+    """One port. `link_local` "" means that the interface has no IPv6. `gateways` (CIDRs that the bridge itself carries),
+    `masquerade` and `bridge_mtu` are the network's on this node, and follow it. `ingress` limits what goes
+    towards the pod, `egress` what comes from it."""
 
     bridge: str
     bridge_alias: str
     bridge_mac: str
     gateways: tuple[str, ...]
     masquerade: bool
+    bridge_mtu: int
     host: str
     host_alias: str
     host_mac: str
@@ -78,10 +80,20 @@ class BridgeIntent:
         host = "kv" + _digest(f"{attachment}/{port.interface}")[:12]
         return cls(bridge=f"kbr{port.network_id}"[:NAME_LENGTH], bridge_alias=f"knitter:{port.network_id}",
                    bridge_mac=_derived_mac(f"bridge/{port.network_id}"), gateways=tuple(gateways),
-                   masquerade=port.masquerade and bool(gateways), host=host,
+                   masquerade=port.masquerade and bool(gateways), bridge_mtu=port.mtu or DEFAULT_MTU, host=host,
                    host_alias=f"knitter:{attachment}/{port.interface}"[:ALIAS_LENGTH], host_mac=_derived_mac(f"host/{host}"),
                    interface=port.interface, mac=_mac(port.mac), mtu=mtu, addresses=addresses,
                    link_local=_link_local(port.mac) if with_ipv6 else "", routes=routes, ingress=ingress, egress=egress)
+
+    def follow(self, network: Network) -> Self:
+        """The same port, with what is the network's own on the node as the network is now. The gateways of the port's own subnets
+        stay: pods count on them, and the manager takes none away."""
+        served = {ip_interface(address).network for address in self.addresses}
+        own = [gateway for gateway in self.gateways if ip_interface(gateway).network in served]
+        carried = [] if network.external_gateway else [subnet for subnet in network.subnets if subnet.gateway]
+        gateways = dict.fromkeys((*own, *(_gateway(PortAddress(subnet.cidr, subnet.gateway)) for subnet in carried)))
+        return replace(self, gateways=tuple(gateways), masquerade=network.masquerade and bool(gateways),
+                       bridge_mtu=network.mtu or DEFAULT_MTU)
 
     @classmethod
     def of(cls, wiring: Wiring) -> Self:

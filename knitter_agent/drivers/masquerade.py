@@ -4,8 +4,9 @@ The rules match interfaces by name and no subnet, so they need no change when th
 bridge is made and removed, never per pod; each ruleset is one transaction of the kernel and may be repeated.
 """
 
+import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from knitter_agent.netlink import sysctl
 from knitter_common.errors import Internal, Refused
@@ -34,6 +35,12 @@ def translate(bridge: str) -> None:
     _apply(_RULES.format(bridge=bridge), bridge)
 
 
+def present() -> set[str]:
+    """The bridges that are translated now; also tables of others, by name."""
+    told = run_nft(["-j", "list", "tables"], "", "listing nftables")
+    return {entry["table"]["name"] for entry in json.loads(told)["nftables"] if "table" in entry}
+
+
 def stop(bridges: Iterable[str]) -> None:
     """Removes what `translate` made; missing is success. The node goes on forwarding: others may count on it by now."""
     rules = "".join(_NO_RULES.format(bridge=bridge) for bridge in bridges)
@@ -42,9 +49,13 @@ def stop(bridges: Iterable[str]) -> None:
 
 
 def _apply(rules: str, subject: str) -> None:
-    step = f"translating addresses of {subject}"
+    run_nft(["-f", "-"], rules, f"translating addresses of {subject}")
+
+
+def run_nft(arguments: Sequence[str], rules: str, step: str) -> str:
+    """What nft prints. Raises Refused(DATA_PLANE_UNSUPPORTED) where there is none, Internal(WIRING_FAILED)."""
     try:
-        done = subprocess.run(["nft", "-f", "-"], input=rules, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        done = subprocess.run(["nft", *arguments], input=rules, capture_output=True, text=True, timeout=DEADLINE, check=False)
     except FileNotFoundError as error:
         raise Refused("DATA_PLANE_UNSUPPORTED", f"{step}: nft is not installed on this node; it is needed for masquerade",
                       step=step) from error
@@ -53,3 +64,4 @@ def _apply(rules: str, subject: str) -> None:
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["nothing"])[0]
         raise Internal("WIRING_FAILED", f"{step}: nft says: {said}", step=step)
+    return done.stdout
