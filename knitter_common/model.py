@@ -346,6 +346,8 @@ class Port:
     place: str = ""
     bandwidth: Bandwidth | None = None
     ip_group: str = ""
+    public: bool = False
+    exported: bool = False
 
 
 @dataclass(frozen=True, slots=True)

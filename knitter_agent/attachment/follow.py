@@ -42,7 +42,7 @@ class Follower:
             network = self._known(port.network_id)
             if network is None:
                 continue
-            agrees = (port.mtu, port.masquerade) == (network.mtu, network.masquerade)
+            agrees = (port.mtu, port.masquerade, port.public) == (network.mtu, network.masquerade, network.public)
             if agrees or network.revision > told.revision:
                 self.pushed(network)
 

@@ -10,11 +10,11 @@ pod is told comes from its plan, not from a neighbour.
 import threading
 from collections.abc import Iterable, Iterator, Sequence, Set
 
-from knitter_agent.drivers import masquerade
 from knitter_agent.drivers.bridge_check import differences
 from knitter_agent.drivers.bridge_intent import BridgeIntent
 from knitter_agent.drivers.protocol import UNCHANGED, Changed, HostInterface, Mended, Wiring
 from knitter_agent.drivers.readiness import await_ready
+from knitter_agent.drivers.ruleset import Ruleset
 from knitter_agent.netlink import Kernel, Namespace, sysctl, wire
 from knitter_agent.netlink.shaping import Limit, get_root, limit_link, parse_rate
 from knitter_common.errors import Exists, KnitterError, Refused
@@ -29,7 +29,7 @@ class BridgeDriver:
 
     def __init__(self) -> None:
         self._bridges = threading.Lock()
-        self._translated: set[str] = set()  # bridges whose addresses are translated, as far as this process knows
+        self._rules = Ruleset()
 
     def plan(self, port: Port, attachment: str) -> Wiring:
         """Pure; see `BridgeIntent`."""
@@ -40,7 +40,7 @@ class BridgeDriver:
         return BridgeIntent.of(wiring).follow(network).wiring()
 
     def settle(self, kernel: Kernel, changes: Sequence[tuple[Wiring, Wiring]]) -> None:
-        """The bridges' MTU and gateways, and whether their addresses are translated."""
+        """The bridges' MTU and gateways, and the rules for what leaves them."""
         before: dict[str, list[BridgeIntent]] = {}
         after: dict[str, BridgeIntent] = {}
         for old, new in changes:
@@ -59,25 +59,17 @@ class BridgeDriver:
         _set_up_bridge(kernel, after, link.index)
         kernel.talk.ask(*_gateways(after, link.index), *(
             wire.drop_address(link.index, gateway, f"taking gateway {gateway} from bridge {after.bridge}") for gateway in stale))
-        self._translate(after)
-        if not after.masquerade and (after.bridge in self._translated or any(intent.masquerade for intent in before)):
-            self._stop_translating([after.bridge])
+        self._rule(after)
 
-    def _translate(self, intent: BridgeIntent) -> None:
-        if intent.masquerade and intent.bridge not in self._translated:
-            masquerade.translate(intent.bridge)
-            self._translated.add(intent.bridge)
-
-    def _stop_translating(self, bridges: Sequence[str]) -> None:
-        masquerade.stop(bridges)
-        self._translated.difference_update(bridges)
+    def _rule(self, intent: BridgeIntent) -> None:
+        self._rules.enter(intent.bridge, intent.realm, intent.masquerade)
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
         """A few exchanges with the kernel: the bridge, the pair, its end on the node, its end in the pod, whether packets pass."""
         intent = BridgeIntent.of(wiring)
         with self._bridges:
+            self._rule(intent)
             bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
-            self._translate(intent)
             host, peer = self._make_pair(kernel, sandbox, intent, bridge)
         naming = wire.set_link(host, f"naming link {intent.host}", alias=intent.host_alias)
         limiting = _limited(host, intent.ingress, f"limiting what goes to {intent.interface}")
@@ -107,16 +99,13 @@ class BridgeDriver:
         done: list[str] = []
         lost: list[str] = []
         intents = [BridgeIntent.of(wiring) for wiring in wirings]
-        present = masquerade.present() if any(intent.masquerade for intent in intents) else set()
+        with self._bridges:
+            done += [f"the rules for what leaves bridge {bridge} are there again" for bridge in self._rules.spoiled()]
         for intent in intents:
             try:
                 with self._bridges:
-                    if intent.masquerade and intent.bridge not in present:
-                        self._translated.discard(intent.bridge)
-                        present.add(intent.bridge)
-                        done.append(f"addresses of bridge {intent.bridge} are translated again")
+                    self._rule(intent)
                     _repair(kernel, intent, done, lost)
-                    self._translate(intent)
             except KnitterError as error:
                 lost.append(f"interface {intent.interface}: {error.message}")
         return Mended(tuple(done), tuple(lost))
@@ -146,9 +135,9 @@ class BridgeDriver:
         return self._make_pair(kernel, sandbox, intent, bridge, again=False)
 
     def _idle_bridges(self, kernel: Kernel, intents: Iterable[BridgeIntent], doomed: Set[int]) -> set[int]:
-        """The indices of bridges of ours that have no port but the doomed ones. Their addresses are not translated from now on."""
+        """The indices of bridges of ours that have no port but the doomed ones. No rule is about them from now on."""
         unused = list(_unused(kernel, intents, doomed))
-        self._stop_translating([one.bridge for one, _ in unused if one.masquerade or one.bridge in self._translated])
+        self._rules.leave(one.bridge for one, _ in unused)
         return {link.index for _, link in unused if link is not None}
 
 

@@ -257,6 +257,8 @@ class _Wiring:
             place=wish.place,
             bandwidth=wish.bandwidth,
             ip_group=group,
+            public=network.public,
+            exported=bool(network.exported_to),
         )
 
     def _own(
