@@ -13,7 +13,9 @@ from knitter_common.model import (
     MAX_ADDRESSES,
     MAX_PORTS,
     Allocation,
+    Network,
     NetworkType,
+    NicType,
     ObjectState,
     Owner,
     PodOwner,
@@ -26,6 +28,7 @@ from knitter_common.model import (
     default_tenant,
 )
 from knitter_common.names import interface as _interface
+from knitter_common.objects.validate import type_name
 from knitter_manager import keys
 from knitter_manager.allocation.addresses import PortAddresses, group_for, port_address
 from knitter_manager.allocation.asker import Asker, refuse_unless_usable
@@ -37,6 +40,7 @@ from knitter_manager.state import Cluster, NetworkEntry, TenantEntry
 
 _DEFAULT_WISHES = (Wish(interface="eth0", roles=("std",), primary=True, place="default network"),)
 _ON_NODES = (NetworkType.BRIDGE, NetworkType.VXLAN)
+_DEVICES = {NicType.DIRECT: NetworkType.SRIOV, NicType.PHYSICAL: NetworkType.HOST_DEVICE}
 _EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 _NAME = 15  # bytes of an interface's name
 checked_interface = lru_cache(4096)(_interface)
@@ -164,6 +168,16 @@ def place_of(wish: Wish, at: int) -> str:
     return wish.place or f"wishes[{at}]"
 
 
+def _refuse_other_devices(wish: Wish, network: Network, place: str) -> None:
+    """Raises Invalid(WISH_INVALID) for a device that a network of this type has not. Virtual ones mean whatever it has."""
+    needed = _DEVICES.get(wish.nic_type)
+    if needed is None or network.type is needed:
+        return
+    kind = wish.nic_type.name.lower()
+    said = f"{place}: nic_type {kind}: network {network.path} is of type {type_name(network.type)}; use one of type "
+    raise Invalid("WISH_INVALID", f"{said}{type_name(needed)}, or nic_type normal", nic_type=kind, network=network.path)
+
+
 def _lower(one: int, other: int) -> int:
     """The lower one of two limits, of which 0 means none."""
     return min(one, other) if one and other else one or other
@@ -228,6 +242,7 @@ class _Wiring:
         network = entry.network
         if network.state is ObjectState.DELETING:
             raise Refused("OBJECT_DELETING", f"{place}: network {network.path} is being deleted", network=network.path)
+        _refuse_other_devices(wish, network, place)
         refuse_unless_usable(entry, self._asker, place)
         self._plan.read(entry)
         if wish.ip_claim:

@@ -291,6 +291,24 @@ async def test_a_port_is_told_all_that_its_pod_needs(manager: Manager) -> None:
     assert (port.node_gateway, port.masquerade) == (True, True)
 
 
+async def test_a_kind_of_device_that_the_network_has_not_is_an_error(manager: Manager) -> None:
+    await manager.network("plain", "10.1.0.0/24")
+    for name, kind in (("vfs", types.NETWORK_TYPE_SRIOV), ("nics", types.NETWORK_TYPE_HOST_DEVICE)):
+        await manager.network(name, "10.2.0.0/24", type=kind, physical_network=f"p-{name}", tenant="admin", public=True)
+    (port,) = (await manager.pod("a", wish("vfs", nic_type=types.NIC_TYPE_DIRECT))).ports
+    assert port.nic_type == types.NIC_TYPE_DIRECT
+    await manager.pod("b", wish("nics", nic_type=types.NIC_TYPE_PHYSICAL))
+    await manager.pod("c", wish("vfs"), wish("nics"), wish("plain"))  # whatever the network has
+    for network, kind, said in (
+        ("plain", types.NIC_TYPE_DIRECT, "nic_type direct: network t1/plain is of type bridge; use one of type sriov"),
+        ("plain", types.NIC_TYPE_PHYSICAL, "use one of type host-device"),
+        ("vfs", types.NIC_TYPE_PHYSICAL, "network admin/vfs is of type sriov"),
+        ("nics", types.NIC_TYPE_DIRECT, "network admin/nics is of type host-device"),
+    ):
+        with refusal("WISH_INVALID", said):
+            await manager.pod("d", wish(network, nic_type=kind))
+
+
 # -- who has what ----------------------------------------------------------------------------------------------------------------
 
 
