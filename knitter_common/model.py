@@ -348,6 +348,7 @@ class Port:
     ip_group: str = ""
     public: bool = False
     exported: bool = False
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True)

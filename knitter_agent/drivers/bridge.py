@@ -62,6 +62,8 @@ class BridgeDriver:
         self._rule(after)
 
     def _rule(self, intent: BridgeIntent) -> None:
+        if intent.external:
+            return  # what somebody else's bridge leads to is theirs to say
         self._rules.enter(intent.bridge, intent.realm, intent.masquerade)
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
@@ -142,8 +144,15 @@ class BridgeDriver:
 
 
 def _find_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
-    """The index of the network's bridge, up and with the network's MTU; 0 where there is none."""
+    """The index of the network's bridge, up and with the network's MTU; 0 where there is none. One that is somebody else's is
+    taken as it is."""
     link = _look(kernel, intent.bridge)
+    if intent.external:
+        if link is not None and link.kind == "bridge":
+            return link.index
+        what = "is not on this node; make it" if link is None else f"of this node is a {link.kind or 'device'}; remove it"
+        raise Refused("DATA_PLANE_UNSUPPORTED", f"the external network's bridge {intent.bridge} {what}, or correct physicalNetwork",
+                      interface=intent.interface, step="finding the bridge")
     if link is None:
         return 0
     if not intent.owns_bridge(link):
@@ -220,7 +229,7 @@ def _own_links(kernel: Kernel, intents: Iterable[BridgeIntent]) -> set[int]:
 
 def _unused(kernel: Kernel, intents: Iterable[BridgeIntent], doomed: Set[int]) -> Iterator[tuple[BridgeIntent, wire.Link | None]]:
     """An intent for each bridge that is gone, or is ours and has no port but the doomed ones; and the bridge."""
-    for intent in {intent.bridge: intent for intent in intents}.values():
+    for intent in {intent.bridge: intent for intent in intents if not intent.external}.values():
         link = _look(kernel, intent.bridge)
         if link is None or (intent.owns_bridge(link) and _ports(kernel, link.index) <= doomed):
             yield intent, link
@@ -246,7 +255,7 @@ def _repair(kernel: Kernel, intent: BridgeIntent, done: list[str], lost: list[st
     bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
     if before is None:
         done.append(f"bridge {intent.bridge} was gone and is made again")
-    elif not before.up:
+    elif not before.up and not intent.external:
         done.append(f"bridge {intent.bridge} is up again")
     for gateway, answer in zip(intent.gateways, kernel.talk.ask(*_gateways(intent, bridge)), strict=True):
         if not answer.errno:

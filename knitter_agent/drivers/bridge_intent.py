@@ -50,6 +50,7 @@ class BridgeIntent:
     bridge: str
     bridge_alias: str
     bridge_mac: str
+    external: bool
     gateways: tuple[str, ...]
     masquerade: bool
     bridge_mtu: int
@@ -88,8 +89,9 @@ class BridgeIntent:
         mtu = port.mtu or DEFAULT_MTU
         ingress, egress = planned_limits(port.bandwidth, mtu)
         host = "kv" + _digest(f"{attachment}/{port.interface}")[:12]
-        return cls(bridge=f"kbr{port.network_id}"[:NAME_LENGTH], bridge_alias=f"knitter:{port.network_id}",
-                   bridge_mac=_bridge_mac(port.network_id), gateways=gateways,
+        bridge = port.physical_network if port.external else f"kbr{port.network_id}"[:NAME_LENGTH]
+        return cls(bridge=bridge, bridge_alias=f"knitter:{port.network_id}",
+                   bridge_mac=_bridge_mac(port.network_id), external=port.external, gateways=gateways,
                    masquerade=port.masquerade and bool(gateways), bridge_mtu=port.mtu or DEFAULT_MTU,
                    tenant=port.network.partition("/")[0], public=port.public,
                    exported_to=(SOMEBODY,) if port.exported else (), host=host,
@@ -99,7 +101,9 @@ class BridgeIntent:
 
     def follow(self, network: Network) -> Self:
         """The same port, with what is the network's own on the node as the network is now. The gateways of the port's own subnets
-        stay: pods count on them, and the manager takes none away."""
+        stay: pods count on them, and the manager takes none away. On a bridge that is somebody else's nothing is the network's."""
+        if self.external:
+            return self
         served = {ip_interface(address).network for address in self.addresses}
         own = [gateway.partition("/") for gateway in self.gateways if ip_interface(gateway).network in served]
         carried = [] if network.external_gateway else [subnet for subnet in network.subnets if subnet.gateway]
@@ -130,7 +134,9 @@ class BridgeIntent:
 
     def owns_bridge(self, link: Link) -> bool:
         """Whether the link of the bridge's name is Knitter's of this network; without an alias yet it is known by its MAC."""
-        return link.kind == "bridge" and (link.alias == self.bridge_alias or (not link.alias and link.mac == self.bridge_mac))
+        if self.external or link.kind != "bridge":
+            return False
+        return link.alias == self.bridge_alias or (not link.alias and link.mac == self.bridge_mac)
 
     def owns_host(self, link: Link) -> bool:
         """Whether a link with the name of the pair's end on the node is that end; without an alias yet it is known by its MAC."""

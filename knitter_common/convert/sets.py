@@ -153,6 +153,8 @@ def port_to_proto(port: Port) -> types.Port:
         message.public = True
     if port.exported:
         message.exported = True
+    if port.external:
+        message.external = True
     return message
 
 
@@ -183,6 +185,7 @@ def port_from_proto(message: types.Port) -> Port:
         ip_group=message.ip_group,
         public=message.public,
         exported=message.exported,
+        external=message.external,
     )
 
 

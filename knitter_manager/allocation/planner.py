@@ -265,7 +265,7 @@ class _Wiring:
             type=network.type,
             physical_network=network.physical_network,
             segmentation_id=network.segmentation_id,
-            node_gateway=network.type in _ON_NODES and not network.external_gateway and any(one.gateway for one in addresses),
+            node_gateway=_is_gateway(network) and any(one.gateway for one in addresses),
             masquerade=network.masquerade,
             dns=network.dns,
             primary=wish.primary,
@@ -274,6 +274,7 @@ class _Wiring:
             ip_group=group,
             public=network.public,
             exported=bool(network.exported_to),
+            external=network.external,
         )
 
     def _own(
@@ -297,6 +298,11 @@ class _Wiring:
             at = entry.space_of(one.cidr.partition("/")[0])
             addresses.append(port_address(*at) if at is not None else one)
         return port_identity(self._owner_key, interface)[0], tuple(addresses), claim.mac
+
+
+def _is_gateway(network: Network) -> bool:
+    """Whether nodes carry the network's gateways: not on a bridge that is somebody else's."""
+    return network.type in _ON_NODES and not network.external_gateway and not network.external
 
 
 def routes_of(entry: NetworkEntry, wish: Wish, addresses: Sequence[PortAddress], routed: set[int]) -> tuple[Route, ...]:

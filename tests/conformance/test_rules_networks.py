@@ -61,7 +61,6 @@ async def test_everything_that_is_declared_is_kept(site: Site) -> None:
         dns=types.Dns(nameservers=["10.1.0.53"], domain="a.b", search=["c.d"], options=["ndots:2"]),
         physical_network="phys0",
         segmentation_id=77,
-        external=True,
         masquerade=True,
         description="everything",
         rest=duration_pb2.Duration(seconds=90),
@@ -319,6 +318,8 @@ async def test_an_external_network_is_registered_and_unregistered(manager: Manag
     with refusal("SEGMENT_TAKEN", "admin/known"):
         await manager.network("ours", **{**wanted, "external": False, "segmentation_id": 100})
     await manager.allocate(named_owner("web", "admin"), wish("outside"))
+    with refusal("FIELD_INVALID", "masquerade", "external"):
+        await manager.change_network("outside", "admin", masquerade=True)
     with refusal("OBJECT_IN_USE", "external"):
         await manager.change_network("outside", "admin", external=False)
     with refusal("OBJECT_IN_USE", "admin/web"):
@@ -326,6 +327,20 @@ async def test_an_external_network_is_registered_and_unregistered(manager: Manag
     await manager.release(named_owner("web", "admin"))
     await manager.delete_network("outside", "admin")
     assert await manager.networks() == ["admin/known"]
+
+
+async def test_an_external_bridge_is_named(manager: Manager) -> None:
+    with refusal("FIELD_INVALID", "physicalNetwork", "names the bridge that is on the nodes"):
+        await manager.network("outside", "10.1.0.0/24", external=True, tenant="admin")
+    with refusal("FIELD_INVALID", "physicalNetwork", "set external to true"):
+        await manager.network("outside", "10.1.0.0/24", physical_network="br-ext", tenant="admin")
+    gateway = types.Subnet(cidr="10.1.0.0/24", gateway="10.1.0.1")
+    await manager.network("outside", gateway, external=True, physical_network="br-ext", tenant="admin", public=True)
+    (port,) = (await manager.pod("web", wish("outside", primary=True))).ports
+    assert (port.external, port.physical_network, port.node_gateway) == (True, "br-ext", False)
+    assert [(one.destination, one.gateway) for one in port.routes] == [("0.0.0.0/0", "10.1.0.1")]
+    with refusal("SUBNET_OVERLAPS", "admin/outside"):
+        await manager.network("again", "10.1.0.0/25", external=True, physical_network="br-ext", tenant="admin")
 
 
 # -- a network that lives --------------------------------------------------------------------------------------------------------

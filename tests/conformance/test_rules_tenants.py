@@ -165,7 +165,7 @@ async def test_tenants_create_bridges_and_overlays_whose_id_the_system_chooses(m
     with refusal("TENANT_DENIED", "segmentationId", "leave it out"):
         await manager.network("mine", type=VXLAN, segmentation_id=6000)
     with refusal("TENANT_DENIED", "physicalNetwork", "allowed are: none"):
-        await manager.network("wired", physical_network="eth1")
+        await manager.network("wired", physical_network="br-ext", external=True)
     with refusal("FIELD_INVALID", "public", "only networks of admin are public"):
         await manager.network("pub", public=True)
     await manager.network("mine", type=VXLAN, segmentation_id=6000, tenant="admin")
