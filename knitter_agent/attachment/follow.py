@@ -5,7 +5,7 @@ The kernel first, then the journal: what a crash cuts off in between is found to
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -13,7 +13,7 @@ import structlog
 from knitter.v1 import types_pb2 as types
 from knitter_agent.attachment.tools import Tools
 from knitter_agent.drivers import Wiring
-from knitter_agent.record import Record, State
+from knitter_agent.record import Key, Record, State
 from knitter_common.errors import KnitterError
 from knitter_common.managers import Backoff
 from knitter_common.model import Network, NetworkType
@@ -26,12 +26,12 @@ class Follower:
 
     def __init__(self, tools: Tools, known: Callable[[str], Network | None]) -> None:
         self._tools, self._known = tools, known
-        self._due: set[str] = set()
+        self._due: dict[str, set[Key] | None] = {}  # networks, and which attachments on them; None: all
         self._wake = asyncio.Event()
 
     def pushed(self, network: Network) -> None:
         """A network was pushed: new, changed, or again."""
-        self._due.add(network.id)
+        self._due[network.id] = None
         self._wake.set()
 
     def attached(self, record: Record) -> None:
@@ -44,7 +44,10 @@ class Follower:
                 continue
             agrees = (port.mtu, port.masquerade, port.public) == (network.mtu, network.masquerade, network.public)
             if agrees or network.revision > told.revision:
-                self.pushed(network)
+                keys = self._due.setdefault(network.id, set())
+                if keys is not None:
+                    keys.add(record.key)
+                self._wake.set()
 
     async def run(self) -> None:
         """Follows until cancelled; what the kernel or the disk refuses is tried again."""
@@ -52,26 +55,27 @@ class Follower:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            due, self._due = self._due, set()
-            for network_id in due:
+            due, self._due = self._due, {}
+            for network_id, keys in due.items():
                 try:
-                    await self.follow(network_id)
+                    await self.follow(network_id, keys)
                     backoff.reset()
                 except KnitterError as error:
                     log.error("a network's change cannot be carried out on this node yet", network=network_id, error=error.message)
-                    self._due.add(network_id)
+                    self._due[network_id] = None
             if self._due:
                 self._wake.set()
                 await backoff.wait()
 
-    async def follow(self, network_id: str) -> int:
-        """Brings all attachments on a network to what it is now; returns how many differed. Raises KnitterError."""
+    async def follow(self, network_id: str, keys: Collection[Key] | None = None) -> int:
+        """Brings these attachments on a network, or all, to what it is now; returns how many differed. Raises KnitterError."""
         network = self._known(network_id)
         if network is None:
             return 0
         changed: list[Record] = []
         steps: dict[NetworkType, list[tuple[Wiring, Wiring]]] = {}
-        for record in self._tools.journal.records.values():
+        records = self._tools.journal.records
+        for record in list(records.values()) if keys is None else [records[key] for key in keys if key in records]:
             after = self._brought(record, network) if record.state is State.ATTACHED else record
             if after is record:
                 continue

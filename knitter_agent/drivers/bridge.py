@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence, Set
 
 from knitter_agent.drivers.bridge_check import differences
-from knitter_agent.drivers.bridge_intent import BridgeIntent
+from knitter_agent.drivers.bridge_intent import SOMEBODY, BridgeIntent
 from knitter_agent.drivers.protocol import UNCHANGED, Changed, HostInterface, Mended, Wiring
 from knitter_agent.drivers.readiness import await_ready
 from knitter_agent.drivers.ruleset import Ruleset
@@ -64,7 +64,9 @@ class BridgeDriver:
     def _rule(self, intent: BridgeIntent) -> None:
         if intent.external:
             return  # what somebody else's bridge leads to is theirs to say
-        self._rules.enter(intent.bridge, intent.realm, intent.masquerade)
+        known = self._rules.realm_of(intent.bridge)
+        vague = SOMEBODY in intent.exported_to and known is not None and bool(known.exported_to)
+        self._rules.enter(intent.bridge, known if known is not None and vague else intent.realm, intent.masquerade)
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
         """A few exchanges with the kernel: the bridge, the pair, its end on the node, its end in the pod, whether packets pass."""

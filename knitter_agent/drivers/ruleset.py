@@ -104,6 +104,11 @@ class Ruleset:
             raise
         self._spoiled = False
 
+    def realm_of(self, bridge: str) -> Realm | None:
+        """As it was entered; None for a bridge that was not."""
+        known = self._networks.get(bridge)
+        return known[0] if known is not None else None
+
     def leave(self, bridges: Iterable[str]) -> None:
         """These bridges are gone, or about to be: no table of theirs is left. The node goes on forwarding: others may need it."""
         gone = set(bridges)

@@ -176,6 +176,8 @@ def test_an_unlimited_port_has_no_queue_and_an_unusual_rate_fits(node: BridgeNod
     assert [one["kind"] for one in tc(sandbox, "qdisc", "show", "dev", "eth0")] == ["noqueue"]
     fast, wiring = node.pod(port(11, bandwidth=Bandwidth(ingress_rate=1, egress_rate=400_000_000_000, egress_burst=2**40)))
     assert node.check(fast, wiring) == []
+
+
 def test_what_comes_from_outside_reaches_a_pod_that_has_not_spoken_yet(node: BridgeNode) -> None:
     outside = node.sandbox()
     ip(None, "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", Path(outside).name)

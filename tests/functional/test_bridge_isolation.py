@@ -129,6 +129,18 @@ def test_who_may_use_a_network_can_change_while_pods_are_on_it(node: BridgeNode)
     node.detach(one, two)
 
 
+def test_another_port_forgets_nobody_to_whom_a_network_is_exported(node: BridgeNode) -> None:
+    first, one = node.pod(of("t1", "a"))
+    _, two = node.pod(of("t2", "b", exported=True))
+    assert not reaches(first, "b")  # to whom is not known yet
+    two, before = node.driver.follow(two, network("t2", "b", exported_to=("t1",))), two
+    node.driver.settle(node.kernel, [(before, two)])
+    assert reaches(first, "b")
+    _, three = node.pod(of("t2", "b", 11, exported=True))
+    assert reaches(first, "b")
+    node.detach(one, two, three)
+
+
 def test_rules_that_somebody_took_away_are_there_again(node: BridgeNode) -> None:
     first, one = node.pod(of("t1", "a"))
     _, two = node.pod(of("t2", "b"))
