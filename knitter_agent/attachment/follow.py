@@ -14,6 +14,7 @@ from knitter.v1 import types_pb2 as types
 from knitter_agent.attachment.tools import Tools
 from knitter_agent.drivers import Wiring
 from knitter_agent.record import Key, Record, State
+from knitter_common import failpoints
 from knitter_common.errors import KnitterError
 from knitter_common.managers import Backoff
 from knitter_common.model import Network, NetworkType
@@ -60,8 +61,10 @@ class Follower:
                 try:
                     await self.follow(network_id, keys)
                     backoff.reset()
-                except KnitterError as error:
-                    log.error("a network's change cannot be carried out on this node yet", network=network_id, error=error.message)
+                except Exception as error:
+                    defect = None if isinstance(error, KnitterError) else error
+                    text = "a network's change cannot be carried out on this node yet"
+                    log.error(text, network=network_id, error=str(error), exc_info=defect)
                     self._due[network_id] = None
             if self._due:
                 self._wake.set()
@@ -83,9 +86,12 @@ class Follower:
             for old, new in zip(record.wirings, after.wirings, strict=True):
                 if new is not old:
                     steps.setdefault(new.type, []).append((old, new))
+        if changed:
+            await failpoints.reach("follow.before-settle")
         for kind, pairs in steps.items():
             await self._settled(kind, pairs)
         if changed:
+            await failpoints.reach("follow.settled")
             await self._tools.journal.rewire(*changed)
             log.info("a network has changed", network=network.path, attachments=len(changed))
         return len(changed)

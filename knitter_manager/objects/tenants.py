@@ -32,6 +32,7 @@ from knitter_manager.state import Cluster, GroupEntry, NetworkEntry, TenantEntry
 log = structlog.get_logger()
 
 _NAMED = 3  # owners that are named
+_TOGETHER = 100  # port sets that are ended at a time
 _TOLD = ("quota", "allowed_types", "allowed_physical_networks", "description", "labels")  # what a declaration says beside its name
 
 
@@ -188,8 +189,9 @@ class Undertaker:
             return False
         for group in [group for on in cluster.networks.values() for group in on.groups.values() if _ends_with(name, on, group)]:
             await self._groups.dissolve(group)
-        for owner_key in list(entry.owners):
-            await self._sets.end_for_good(keys.owner_of(owner_key))
+        owners = [keys.owner_of(owner_key) for owner_key in entry.owners]
+        for begin in range(0, len(owners), _TOGETHER):
+            await asyncio.gather(*(self._sets.end_for_good(owner) for owner in owners[begin : begin + _TOGETHER]))
         if entry.owners:
             return False
         for claim in [claim for claim in cluster.claims.values() if claim.tenant == name]:
@@ -218,19 +220,19 @@ class Undertaker:
 
 def in_the_way(cluster: Cluster, name: str) -> str:
     """Who keeps a tenant from being deleted: whose ports live in it, who else is on its networks. Names three; "" for nobody."""
-    found = (keys.said(owner_key) for owner_key in _hindrances(cluster, name))
-    named = list(itertools.islice(found, _NAMED + 1))
+    found = list(itertools.islice(_hindrances(cluster, name), _NAMED + 1))
+    named = sorted(keys.said(owner_key) for owner_key in found)
     return ", ".join(named[:_NAMED]) + (", and others" if len(named) > _NAMED else "")
 
 
 def _hindrances(cluster: Cluster, name: str) -> Iterator[str]:
-    """Keys of owners."""
+    """Keys of owners, in no order."""
     own = cluster.tenant(name).owners
-    yield from (owner_key for owner_key in sorted(own) if lives(port_set_of(cluster.sets[owner_key])))
+    yield from (owner_key for owner_key in own if lives(port_set_of(cluster.sets[owner_key])))
     for entry in cluster.networks.values():
         if entry.network.tenant == name:
             claims = cluster.claims
-            yield from sorted(key for key in entry.owners - own if key not in claims or claims[key].tenant != name)
+            yield from (key for key in entry.owners - own if key not in claims or claims[key].tenant != name)
 
 
 def _ends_with(name: str, entry: NetworkEntry, group: GroupEntry) -> bool:

@@ -254,6 +254,19 @@ async def test_a_tenant_that_holds_nothing_is_gone_at_once(manager: Manager) -> 
     assert await manager.tenants() == ["admin"]
 
 
+async def test_what_many_left_behind_ends_with_it(manager: Manager) -> None:
+    await manager.network("control", "10.0.0.0/16")
+    await asyncio.gather(*(manager.allocate(named_owner(f"v{number}"), wish("control")) for number in range(250)))
+    await asyncio.gather(*(manager.pod(f"p{number}", wish("control")) for number in range(10)))
+    named = (await manager.delete_tenant()).in_the_way
+    assert named.count("pod t1/p") == 3
+    assert named.endswith(", and others")
+    here = await manager.position()
+    await asyncio.gather(*(manager.end_pod(f"p{number}") for number in range(10)))
+    await manager.until(here, lambda change: change.deleted.key == "tenant/t1")
+    assert await manager.sets() == []
+
+
 async def test_others_on_its_networks_are_waited_for_too(manager: Manager) -> None:
     await manager.network("control", "10.0.0.0/24", exported_to=["t2"])
     await manager.group("g", size=1)

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from harness.agent import Parts, parts
 
 from knitter_agent.attachment import Follower
 from knitter_agent.record import Key, Record, State
+from knitter_common import failpoints
 from knitter_common.model import Network
 
 KEY = Key("knitter", "c1", "eth0")
@@ -80,6 +82,23 @@ async def test_what_the_kernel_refuses_is_tried_again(tmp_path: Path) -> None:
         follower.pushed(pushes.known[ID])
         await until(agent, 1300)
         assert agent.kernel.settled == [[(None, 1300)]]
+        running.cancel()
+
+
+@pytest.mark.parametrize("step", ["follow.before-settle", "follow.settled", "journal.before-commit"])
+@pytest.mark.parametrize("kind", ["error", "panic"])
+async def test_so_is_what_breaks_off_anywhere(tmp_path: Path, step: str, kind: str) -> None:
+    pushes = Pushes()
+    async with parts(tmp_path) as agent:
+        await agent.add()
+        follower = pushes.follower(agent)
+        running = asyncio.create_task(follower.run())
+        pushes.known[ID] = network(1300)
+        failpoints.arm(f"{step}=1*{kind}")
+        follower.pushed(pushes.known[ID])
+        await until(agent, 1300)
+        failpoints.arm("")
+        assert set(map(tuple, agent.kernel.settled)) == {((None, 1300),)}
         running.cancel()
 
 
