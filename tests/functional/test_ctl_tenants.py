@@ -32,12 +32,15 @@ spec:
   physicalNetwork: phys0
   segmentationId: 77
   exportedTo: [t2]
-  usableBy: {nodes: {matchLabels: {rack: a}}}
+  usableBy:
+    nodes:
+      matchLabels: {rack: a}
+      matchExpressions: [{key: gpu, operator: In, values: [x, y]}, {key: old, operator: DoesNotExist}]
   mtu: 1400
   subnets:
   - cidr: 10.1.0.0/24
     gateway: 10.1.0.1
-    pools: [{start: 10.1.0.10, end: 10.1.0.20}, {start: 10.1.0.30, end: 10.1.0.40}]
+    pools: [{start: 10.1.0.10, end: 10.1.0.20}, {start: 10.1.0.30, end: 10.1.0.40, usableBy: {pods: {}}}]
     exclude: [10.1.0.15]
   - {cidr: "2001:db8::/64", gateway: "2001:db8::1"}
   routes: [{destination: 10.9.0.0/16, metric: 5}]
@@ -91,6 +94,19 @@ async def test_a_tenant_is_made_shown_limited_and_deleted(operator: Operator) ->
     described = await operator("describe", "tenant", "t1")
     for text in ("tier=gold", "bridge, vlan", "phys0", "the first"):
         assert text in described
+    lines = [" ".join(line.split()) for line in (await operator("describe", "network", "rich", "-n", "t1")).splitlines()]
+    for text in (
+        "Exported to: t2",
+        "MTU: 1400",
+        "Rest: 90s",
+        "DNS: 10.1.0.53",
+        "DNS search: a.b",
+        "Usable by: nodes rack=a, gpu in (x, y), !old",
+        "10.9.0.0/16 - 5 -",
+        "10.1.0.0/24 10.1.0.1 10.1.0.10-10.1.0.20, 10.1.0.30-10.1.0.40 (pods all) 10.1.0.15",
+    ):
+        assert text in lines, lines
+    assert "DNS domain:" not in "".join(lines)
     await operator("allocate", "--pod", "t1/web-0/u1", "--network", "outside", "--network", "outside")
     lower = await operator.tries("apply", "-f", "-", stdin=TENANTS.replace("ports: 3", "ports: 1"))
     assert lower.code == 4
