@@ -349,6 +349,7 @@ class Port:
     public: bool = False
     exported: bool = False
     external: bool = False
+    default_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,9 @@ class BridgeIntent:
     """One port. `link_local` "" means that the interface has no IPv6.
 
     `gateways` (CIDRs that the bridge itself carries), `masquerade`, `bridge_mtu` and who may use it (`tenant`, `public`,
-    `exported_to`) are the network's on this node, and follow it. With IPv6 gateways comes a link-local address, from which the node
-    solicits neighbours for what it forwards (RFC 4861 7.2.2): without one it reaches only pods that have spoken lately.
+    `exported_to`) are the network's on this node, and follow it; `everybodys` says that it is the default network. With IPv6
+    gateways comes a link-local address, from which the node solicits neighbours for what it forwards (RFC 4861 7.2.2): without one
+    it reaches only pods that have spoken lately.
 
     `ingress` limits what goes towards the pod, `egress` what comes from it.
     """
@@ -56,6 +57,7 @@ class BridgeIntent:
     bridge_mtu: int
     tenant: str
     public: bool
+    everybodys: bool
     exported_to: tuple[str, ...]
     host: str
     host_alias: str
@@ -93,7 +95,7 @@ class BridgeIntent:
         return cls(bridge=bridge, bridge_alias=f"knitter:{port.network_id}",
                    bridge_mac=_bridge_mac(port.network_id), external=port.external, gateways=gateways,
                    masquerade=port.masquerade and bool(gateways), bridge_mtu=port.mtu or DEFAULT_MTU,
-                   tenant=port.network.partition("/")[0], public=port.public,
+                   tenant=port.network.partition("/")[0], public=port.public, everybodys=port.default_network,
                    exported_to=(SOMEBODY,) if port.exported else (), host=host,
                    host_alias=f"knitter:{attachment}/{port.interface}"[:ALIAS_LENGTH], host_mac=_derived_mac(f"host/{host}"),
                    interface=port.interface, mac=_mac(port.mac), mtu=mtu, addresses=addresses,
@@ -145,7 +147,7 @@ class BridgeIntent:
     @property
     def realm(self) -> Realm:
         """Who may use the network."""
-        return Realm(self.tenant, self.public, frozenset(self.exported_to))
+        return Realm(self.tenant, self.public or self.everybodys, frozenset(self.exported_to))
 
     @property
     def with_ipv6(self) -> bool:

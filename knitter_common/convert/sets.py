@@ -155,6 +155,8 @@ def port_to_proto(port: Port) -> types.Port:
         message.exported = True
     if port.external:
         message.external = True
+    if port.default_network:
+        message.default_network = True
     return message
 
 
@@ -186,6 +188,7 @@ def port_from_proto(message: types.Port) -> Port:
         public=message.public,
         exported=message.exported,
         external=message.external,
+        default_network=message.default_network,
     )
 
 

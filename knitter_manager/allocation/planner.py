@@ -275,6 +275,7 @@ class _Wiring:
             public=network.public,
             exported=bool(network.exported_to),
             external=network.external,
+            default_network=network.path == self._planner.cluster.names.default_network,
         )
 
     def _own(

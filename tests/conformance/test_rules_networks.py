@@ -166,6 +166,9 @@ async def test_a_tenants_own_network_shadows_a_public_one_but_not_the_default(si
         assert [one.network for one in (await manager.pod("b")).ports] == ["admin/default"]
         (port,) = (await manager.pod("c")).ports
         assert (port.interface, list(port.roles), port.primary) == ("eth0", ["std"], True)
+        assert (port.default_network, port.public) == (True, False)
+        (other,) = (await manager.pod("d", wish("open"))).ports
+        assert not other.default_network
 
 
 async def test_only_the_operator_makes_public_ones(manager: Manager) -> None:

@@ -87,6 +87,17 @@ def test_a_public_network_is_reached_and_reaches_nobody(node: BridgeNode) -> Non
     node.detach(one, two, three)
 
 
+def test_so_does_the_default_network_which_everybody_is_on(node: BridgeNode) -> None:
+    inner, one = node.pod(of("t1", "a"))
+    anybody, two = node.pod(of("admin", "d", default_network=True))
+    two = node.driver.follow(two, network("admin", "d"))
+    assert reaches(inner, "d")
+    assert not reaches(anybody, "a")
+    node.driver.settle(node.kernel, [(two, two)])
+    assert not reaches(anybody, "a")
+    node.detach(one, two)
+
+
 def test_outside_is_reached_as_before(node: BridgeNode) -> None:
     outside = node.sandbox()
     ip(None, "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", Path(outside).name)

@@ -37,7 +37,7 @@ PORT = model.Port(
     routes=(ROUTE,), mtu=1450, roles=("control",), nic_type=model.NicType.PHYSICAL, accelerate=True, metadata=METADATA,
     type=model.NetworkType.SRIOV, physical_network="phys0", segmentation_id=77, node_gateway=True, masquerade=True, dns=DNS,
     primary=True, place="networks: ports[1]", bandwidth=BANDWIDTH, ip_group="ig0",
-    public=True, exported=True, external=True,
+    public=True, exported=True, external=True, default_network=True,
 )  # fmt: skip
 BINDING = model.Binding("c1", "/run/netns/x", 1_700_000_000_000_000_001)
 PORT_SET = model.PortSet(
