@@ -32,11 +32,13 @@ class Pods:
         self.node, self._stack = node, stack
         self._config: dict[str, tuple[str, dict[str, Any]]] = {}
 
-    def add(self, container: str) -> tuple[str, dict[str, Any]]:
-        """The path of its namespace, and the result."""
+    def add(self, container: str, *also: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The path of its namespace, and the result; with further interfaces in the NPWG's grammar where some are told."""
         netns = self._stack.enter_context(network_namespace("pod"))
         port = {"attach_to_network": "live", "attributes": {"nic_name": "eth0"}}
-        config = {"cniVersion": "1.0.0", "name": "knitter", "type": "knitter-cni", "networks": {"ports": [port]}}
+        config: dict[str, Any] = {"cniVersion": "1.0.0", "name": "knitter", "type": "knitter-cni", "networks": {"ports": [port]}}
+        if also:
+            config |= {"networks": list(also), "defaultNetwork": "admin/live"}
         result = self.node.plugin("ADD", container, netns, "eth0", config)
         self._config[container] = netns, {**config, "prevResult": result}
         return netns, result
@@ -110,6 +112,30 @@ def test_dns_routes_and_mtu_reach_the_pod(pods: Pods) -> None:
         ("10.8.0.0/16", "10.66.0.77", 7),
         ("10.66.0.0/24", None, None),
     }
+    pods.delete_all()
+    pods.node.assert_nothing_left()
+
+
+def test_wanted_addresses_and_mac_reach_the_pod_several_of_each_family(pods: Pods) -> None:
+    subnets = [{"cidr": cidr} for cidr in ("10.66.0.0/24", "10.67.0.0/16", "10.68.0.7/32", "2001:db8:66::/64", "2001:db8:67::/127")]
+    declare(pods.node, subnets=subnets)
+    ips = ["10.66.0.9", "10.67.3.4/16", "10.68.0.7", "2001:db8:66::9", "2001:db8:67::"]
+    wanted = {"name": "live", "interface": "net7", "ips": ips, "mac": "02:00:00:00:00:77"}
+    first = container()
+    netns, _ = pods.add(first, wanted)
+    (link,) = ip(netns, "addr", "show", "net7")
+    assert link["address"] == "02:00:00:00:00:77"
+    assert {f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"] if one["scope"] == "global"} == {
+        "10.66.0.9/24",
+        "10.67.3.4/16",
+        "10.68.0.7/32",
+        "2001:db8:66::9/64",
+        "2001:db8:67::/127",
+    }
+    other, _ = pods.add(container())
+    ping(other, "10.66.0.9")
+    ping(other, "2001:db8:66::9")
+    pods.check(first)
     pods.delete_all()
     pods.node.assert_nothing_left()
 
