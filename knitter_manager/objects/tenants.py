@@ -28,6 +28,7 @@ from knitter_manager.objects.groups import Groups
 from knitter_manager.objects.networks import Networks
 from knitter_manager.records import port_set_of
 from knitter_manager.state import Cluster, GroupEntry, NetworkEntry, TenantEntry
+from knitter_manager.store.protocol import StoreDown
 
 log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ class Tenants:
 
         async def step() -> Tenant:
             entry = self._book.cluster.tenant(asked.name)
-            current = entry.tenant
+            current, entry.coming = entry.tenant, None  # what was not answered before is known by now
             if current.state is ObjectState.DELETING:
                 raise Refused("OBJECT_DELETING", f"tenant {asked.name} is being deleted; make it again then", tenant=asked.name)
             if current.revision and _shape(current) == _shape(asked):
@@ -79,7 +80,7 @@ class Tenants:
         async def step() -> Tenant:
             self.get(asked.name)
             entry = self._book.cluster.tenant(asked.name)
-            current = entry.tenant
+            current, entry.coming = entry.tenant, None  # what was not answered before is known by now
             check_change(f"tenant {asked.name}", current, asked.revision, asked.source)
             if current.revision and _shape(current) == _shape(asked):
                 return self.shown(entry)
@@ -107,13 +108,17 @@ class Tenants:
         return await self._book.change(step)
 
     async def _limited(self, entry: TenantEntry, after: Tenant) -> Tenant:
-        """Stores it, unless a quota is below what is used; while the store has not answered nobody is given more than that."""
+        """Stores it, unless a quota is below what is used. While the store has not answered nobody is given more than that; if it
+        never answers, until it tells of the tenant, or the tenant is changed again."""
         entry.coming = after
         try:
             self._refuse_below_use(entry, after)
             return await self._store(after)
-        finally:
+        except StoreDown:
+            raise
+        except BaseException:
             entry.coming = None
+            raise
 
     async def _store(self, tenant: Tenant) -> Tenant:
         await _store(self._book, tenant)

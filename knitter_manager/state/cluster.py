@@ -104,7 +104,8 @@ class Cluster:
                 self._put_network(rest, value, revision)
             case "tenant":
                 tenant = replace(tenant_from_proto(types.Tenant.FromString(value)), revision=revision)
-                self.tenant(rest).tenant = tenant
+                entry_of_tenant = self.tenant(rest)
+                entry_of_tenant.tenant, entry_of_tenant.coming = tenant, None
                 self.tenant_news.set()
             case "node":
                 self.node(rest).node = replace(node_from_proto(types.Node.FromString(value)), revision=revision)
