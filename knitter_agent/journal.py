@@ -44,6 +44,11 @@ _COLUMNS = (
 _PUT = f"INSERT OR REPLACE INTO attachment ({_COLUMNS}) VALUES ({', '.join('?' * 15)})"
 _DROP = "DELETE FROM attachment WHERE network = ? AND container_id = ? AND interface = ?"
 _ANSWERED = "UPDATE attachment SET answered = 1 WHERE network = ? AND container_id = ? AND interface = ?"
+_REWIRE = (
+    "UPDATE attachment SET wirings = ? WHERE network = ? AND container_id = ? AND interface = ? AND time = ?"
+    f" AND state = {int(State.ATTACHED)}"
+)
+_WIRINGS = 8  # their place in a row
 _META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 
 log = structlog.get_logger()
@@ -103,6 +108,19 @@ class Journal:
                 self._records.pop(key, None)
 
         await self._durable([(_DROP, key) for key in gone], forget)
+
+    async def rewire(self, *records: Record) -> None:
+        """Writes the wirings of these records, each only where it is still the same attachment and attached. Raises
+        Internal(CNI_IO_FAILURE)."""
+        statements = [(_REWIRE, (_to_row(record)[_WIRINGS], *record.key, record.time)) for record in records]
+
+        def remember() -> None:
+            for record in records:
+                current = self._records.get(record.key)
+                if current is not None and current.time == record.time and current.state is State.ATTACHED:
+                    self._records[record.key] = replace(current, wirings=record.wirings)
+
+        await self._durable(statements, remember)
 
     def note_answered(self, key: Key) -> None:
         """The ADD's answer went out. Written with the next commit, nobody waits for it."""

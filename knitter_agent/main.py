@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from knitter.v1 import agent_pb2_grpc
-from knitter_agent.attachment import Attachments, Delegates, Tools
+from knitter_agent.attachment import Attachments, Delegates, Follower, Tools
 from knitter_agent.config import AgentSettings
 from knitter_agent.delqueue import DelQueue
 from knitter_agent.journal import BOOT_ID, Journal, open_journal
@@ -20,6 +20,7 @@ from knitter_agent.liveness import Liveness
 from knitter_agent.manager_client import ManagerClient
 from knitter_agent.netlink import Kernel
 from knitter_agent.reconcile import Reconciler
+from knitter_agent.record import Record, State
 from knitter_agent.service import SERVICE, AgentServicer, Bounds
 from knitter_agent.watch import Watch
 from knitter_agent.worker import KernelWorker
@@ -65,9 +66,17 @@ class Agent:
             Delegates(settings.delegate_timeout),
             settings.manager_patience,
             settings.default_network,
-            changed=watch.changed if watch else lambda _: None,
+            changed=lambda record: changed(record),
             second_worker=remover,
         )
+        follower = Follower(tools, watch.network) if watch else None
+
+        def changed(record: Record) -> None:
+            if watch is not None:
+                watch.changed(record)
+            if follower is not None and record.state is State.ATTACHED:
+                follower.attached(record)
+
         self._attachments = attachments = Attachments(tools)
         reconciler = Reconciler(node, tools, attachments, boot_id)
         await attachments.start(boot_id)
@@ -77,7 +86,9 @@ class Agent:
         if settings.liveness_interval:
             self._begin(Liveness(tools, attachments, settings.liveness_interval, settings.liveness_grace).run())
         manager.start()
-        if watch is not None:
+        if watch is not None and follower is not None:
+            watch.network_pushed = follower.pushed
+            self._begin(follower.run())
             self._begin(watch.run())
         servicer = AgentServicer(attachments, journal, self._trouble, Bounds(settings.max_concurrent_adds))
         agent_pb2_grpc.add_AgentServiceServicer_to_server(servicer, self._server.grpc)

@@ -2,7 +2,7 @@
 
 - Sets that the manager has for this node and the journal does not: the journal is the authority on what is in use, so they are
   given back; unless the journal was lost (new, or moved aside): then each whose namespace still opens is taken back into it.
-- Owners whose addresses belong to others by now: the manager says so explicitly, and they are detached.
+- Owners whose addresses belong to others by now: the manager says so explicitly, they are detached, and the journal is told again.
 - Owners that the manager cannot judge yet, or not at all: they keep running.
 
 The node shows the highest revision it has seen of the manager's epoch: it proves a store that went back in time. Another epoch
@@ -25,6 +25,7 @@ from knitter_common.managers import Managers
 from knitter_common.model import Node, PortSet, SandboxOwner
 
 _OUTDATED = "outdated"  # meta: sets of this revision or a lower one may be of an earlier epoch
+_UNDONE = 5.0  # seconds for which the undo of refused sets is waited for
 _TOLD = "reconciled"  # meta: this journal has been told to a manager once; it is not a lost one
 
 log = structlog.get_logger()
@@ -56,7 +57,7 @@ class Reconciler:
                 more=number < len(chunks),
             )
             response = await managers.call(lambda manager: manager.Reconcile, request, within=10.0)
-        await self._refused(response.refused)
+        detached = await self._refused(response.refused)
         await self._unknown([convert.port_set_from_proto(told) for told in response.unknown_to_node])
         self._undecided(response.undecided)
         told = {"epoch": response.epoch, "revision": str(max(response.revision, highest)), _TOLD: "1"}
@@ -64,6 +65,8 @@ class Reconciler:
             log.warning("the manager is in a new epoch", epoch=response.epoch, before=before, recovering=response.recovering)
             told |= {"revision": str(response.revision), _OUTDATED: str(max([outdated, *(one.revision for one in in_use)]))}
         await journal.put(meta=told)
+        if detached:
+            await self(managers)  # others wait for the word that it is not here any more
 
     def in_use(self) -> list[types.PortSet]:
         """The sets that are in use here, as they were wired."""
@@ -71,16 +74,22 @@ class Reconciler:
         return [types.PortSet.FromString(record.port_set) for record in records if self._uses(record)]
 
     def _uses(self, record: Record) -> bool:
-        """It has a set, and has not given it back already."""
+        """It has a set, has not given it back already, and is still in the kernel."""
         undo = self._attachments.undoer.pending.get(record.key)
-        return bool(record.port_set) and not (undo is not None and undo.released)
+        return bool(record.port_set) and not (undo is not None and (undo.released or undo.clean.done()))
 
-    async def _refused(self, owners: Collection[types.Owner]) -> None:
+    async def _refused(self, owners: Collection[types.Owner]) -> bool:
+        """Whether all of what is another owner's by now is detached; False where there is nothing of the kind."""
         keys = {convert.owner_from_proto(owner).key for owner in owners}
-        records = [record for record in self._tools.journal.records.values() if _owner_key(record) in keys]
+        records = [record for record in self._tools.journal.records.values() if _owner_key(record) in keys and self._uses(record)]
         for record in records:
             log.error("its addresses belong to another owner by now; it is detached", attachment=str(record.key))
         await asyncio.gather(*map(self._attachments.end, records))
+        pending = self._attachments.undoer.pending
+        undos = [pending[record.key] for record in records if record.key in pending]
+        if undos:
+            await asyncio.wait([undo.clean for undo in undos], timeout=_UNDONE)
+        return bool(records) and all(undo.clean.done() for undo in undos)
 
     def _undecided(self, owners: Collection[types.Owner]) -> None:
         for owner in owners:

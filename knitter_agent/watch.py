@@ -7,7 +7,7 @@ its time.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -21,6 +21,7 @@ from knitter_agent.pushed import Pushed, Unusable
 from knitter_agent.record import Record, State
 from knitter_common.errors import Internal, KnitterError, Unavailable, from_rpc_error
 from knitter_common.managers import Backoff, Peers
+from knitter_common.model import Network
 from knitter_common.version import __version__
 
 if TYPE_CHECKING:
@@ -33,12 +34,14 @@ log = structlog.get_logger()
 
 
 class Watch:
-    """Use from one event loop. `pushed` is what there is so far, over all connections."""
+    """Use from one event loop. `pushed` is what there is so far, over all connections; `network_pushed` is called with each network
+    that is pushed."""
 
     def __init__(
         self, node: str, monitors: Peers, journal: Journal, default_network: str = "", backoff: Backoff | None = None
     ) -> None:
         self.pushed = Pushed()
+        self.network_pushed: Callable[[Network], None] = lambda network: None
         self._node = node
         self._monitors = monitors
         self._journal = journal
@@ -113,8 +116,17 @@ class Watch:
                 "what was pushed cannot be used", key=unusable.key, revision=unusable.revision, error=unusable.error.message
             )
             self._report.rejections.append(_rejection(unusable))
+        for change in message.changes.changes:
+            thing = self.pushed.find(f"network/{change.network.id}") if change.HasField("network") else None
+            if isinstance(thing, Network):
+                self.network_pushed(thing)
         if message.topic:
             self._due.set()
+
+    def network(self, network_id: str) -> Network | None:
+        """As it was pushed last."""
+        thing = self.pushed.find(f"network/{network_id}")
+        return thing if isinstance(thing, Network) else None
 
     async def _report_on(self, stub: "MonitorServiceAsyncStub") -> None:
         """Reports whatever is due, one report at a time."""

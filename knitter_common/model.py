@@ -220,6 +220,8 @@ class Tenant:
     revision: int = 0
     source: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    delete_time: int = 0
+    in_the_way: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +346,10 @@ class Port:
     place: str = ""
     bandwidth: Bandwidth | None = None
     ip_group: str = ""
+    public: bool = False
+    exported: bool = False
+    external: bool = False
+    default_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)

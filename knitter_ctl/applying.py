@@ -11,6 +11,7 @@ from knitter_ctl.session import Session
 
 _TRIES = 5  # of read, compare, write, while others change the same object
 SOURCE = "api"
+_CHOSEN = frozenset(("segmentationId", "mac"))  # by the manager, where nothing is declared
 
 
 async def apply(session: Session, declared: Declared, *, dry_run: bool = False) -> str:
@@ -63,7 +64,9 @@ def _names(kind: Kind, entry: Any) -> dict[str, str]:
 
 
 def _agrees(kind: Kind, declared: Any, current: Any) -> bool:
-    """Everything that is declared is so already; what is left to the manager is not compared."""
+    """It is as declared already; what is left to the manager is not compared."""
     wanted, there = document(kind, declared)["spec"], document(kind, current)["spec"]
-    named = there.get("network")  # of a group or a claim: with its tenant in what the manager tells
-    return all(there.get(key) == value or (key == "network" and f"/{named}".endswith(f"/{value}")) for key, value in wanted.items())
+    told = wanted.keys() | (there.keys() - _CHOSEN)
+    if "network" in told:  # of a group or a claim: with its tenant in what the manager tells
+        told.discard("network" if f"/{there.get('network')}".endswith(f"/{wanted.get('network')}") else "")
+    return all(there.get(key) == wanted.get(key) for key in told)

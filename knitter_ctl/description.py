@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from knitter_common.model import IPClaim, IPGroup, Network, Node, Port, PortSet, Subnet, Tenant, Usability
+from knitter_common.model import IPClaim, IPGroup, LabelSelector, Network, Node, Port, PortSet, Route, Subnet, Tenant, Usability
 from knitter_common.objects import time_text, type_name
 from knitter_ctl import owners, usage
 from knitter_ctl.ages import age
@@ -93,14 +93,22 @@ def _network(block: _Block, network: Network) -> None:
     if network.rest is not None:
         block.pair("Rest", f"{network.rest:g}s")
     if network.dns is not None:
-        block.pair("DNS", ", ".join((*network.dns.nameservers, network.dns.domain, *network.dns.search)))
+        block.pair("DNS", ", ".join(network.dns.nameservers))
+        block.pair("DNS domain", network.dns.domain)
+        block.pair("DNS search", ", ".join(network.dns.search))
+        block.pair("DNS options", ", ".join(network.dns.options))
     block.pair("Usable by", _usability(network.usable_by))
     block.table("Subnets", ("CIDR", "GATEWAY", "POOLS", "EXCLUDED"), (_subnet(subnet) for subnet in network.subnets))
-    block.table("Routes", ("DESTINATION", "GATEWAY"), ((route.destination, route.gateway) for route in network.routes))
+    header = ("DESTINATION", "GATEWAY", "METRIC", "MTU")
+    block.table("Routes", header, (_route(route) for route in network.routes))
+
+
+def _route(route: Route) -> Row:
+    return route.destination, route.gateway, str(route.metric or ""), str(route.mtu or "")
 
 
 def _subnet(subnet: Subnet) -> Row:
-    pools = ", ".join(f"{pool.start}-{pool.end}" for pool in subnet.pools)
+    pools = ", ".join(f"{pool.start}-{pool.end}{_for(pool.usable_by)}" for pool in subnet.pools)
     return subnet.cidr, subnet.gateway, pools or "all of it", ", ".join(subnet.exclude)
 
 
@@ -153,6 +161,8 @@ def _tenant(block: _Block, tenant: Tenant) -> None:
     block.pair("Tenant", tenant.name)
     block.pair("Description", tenant.description)
     block.pair("State", tenant.state.name.lower())
+    block.pair("Deleted", time_text(tenant.delete_time))
+    block.pair("In the way", tenant.in_the_way)
     block.pair("Labels", _labels(tenant.labels))
     block.pair("Allowed types", ", ".join(type_name(kind) for kind in tenant.allowed_types))
     block.pair("Allowed physical networks", ", ".join(tenant.allowed_physical_networks))
@@ -167,7 +177,7 @@ def _ip_group(block: _Block, group: IPGroup) -> None:
     block.pair("Id", group.id)
     block.pair("Size", group.size)
     if group.pod_selector is not None:
-        block.pair("Pods", _labels(group.pod_selector.match_labels))
+        block.pair("Pods", _selector(group.pod_selector))
     rows = [(entry.address, owners.short(entry.used_by) if entry.used_by else "") for entry in group.addresses]
     block.table("Addresses", ("ADDRESS", "USED-BY"), rows)
 
@@ -206,8 +216,20 @@ def _labels(labels: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
+def _for(usability: Usability | None) -> str:
+    return f" ({_usability(usability)})" if usability is not None else ""
+
+
 def _usability(usability: Usability | None) -> str:
     if usability is None:
         return ""
     sides = (("namespaces", usability.namespaces), ("pods", usability.pods), ("nodes", usability.nodes))
-    return "; ".join(f"{name} {_labels(side.match_labels) or 'by expressions'}" for name, side in sides if side is not None)
+    return "; ".join(f"{name} {_selector(side)}" for name, side in sides if side is not None)
+
+
+def _selector(selector: LabelSelector) -> str:
+    """As kubectl writes one: "tier=gold, rack in (a, b), gpu, !old"."""
+    signs = {"In": "{key} in ({values})", "NotIn": "{key} notin ({values})", "Exists": "{key}", "DoesNotExist": "!{key}"}
+    said = [f"{key}={value}" for key, value in sorted(selector.match_labels.items())]
+    said += [signs[one.operator].format(key=one.key, values=", ".join(one.values)) for one in selector.match_expressions]
+    return ", ".join(said) or "all"

@@ -1,14 +1,16 @@
-"""`--network NET[:INTERFACE][=WHAT[,WHAT]]`: one wish as a person types it; WHAT is an address, `group:NAME` or `claim:NAME`.
+"""`--network NET[:INTERFACE][=WHAT[,WHAT]]`: one wish as a person types it; WHAT is an address, `group:NAME`, `claim:NAME`,
+`mac:MAC` or `plane:PLANE`.
 `--label KEY=VALUE`: a label of the pod."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from knitter_common.addresses import mac
 from knitter_common.errors import Invalid
-from knitter_common.model import Wish
+from knitter_common.model import ROLES, Wish
 
-_FORM = "NETWORK[:INTERFACE][=WHAT[,WHAT]], where WHAT is an address, group:NAME or claim:NAME"
-_SOURCES = ("group", "claim")
+_FORM = "NETWORK[:INTERFACE][=WHAT[,WHAT]], where WHAT is an address, group:NAME, claim:NAME, mac:MAC or plane:PLANE"
+_KEYS = ("group", "claim", "mac", "plane")
 
 
 def wish(text: str, position: int) -> Wish:
@@ -18,19 +20,29 @@ def wish(text: str, position: int) -> Wish:
     network, named, interface = head.partition(":")
     if not network or (named and not interface) or (given and not tail):
         raise Invalid("WISH_INVALID", f"{place}: {text!r}: write it as {_FORM}", place=place, value=text)
-    sources: dict[str, str] = {}
-    addresses = []
+    told: dict[str, str] = {}
+    addresses, planes = [], []
     for entry in tail.split(",") if tail else ():
-        source, _, name = entry.strip().partition(":")
-        if source not in _SOURCES:
+        key, _, value = entry.strip().partition(":")
+        if key not in _KEYS:
             addresses.append(_address(entry, place))
-        elif not name or source in sources:
-            said = f"{place}: {text!r} names no {source}, or two; write {source}:NAME"
+        elif key == "plane" and value:
+            planes.append(_checked(_plane, value, place))
+        elif not value or key in told:
+            said = f"{place}: {text!r} names no {key}, or two; write {key}:{'MAC' if key == 'mac' else 'NAME'}"
             raise Invalid("WISH_INVALID", said, place=place, value=text)
         else:
-            sources[source] = name
-    group, claim = sources.get("group", ""), sources.get("claim", "")
-    return Wish(network=network, interface=interface, addresses=tuple(addresses), ip_group=group, ip_claim=claim, place=place)
+            told[key] = _checked(mac, value, place) if key == "mac" else value
+    return Wish(
+        network=network,
+        interface=interface,
+        roles=tuple(planes),
+        addresses=tuple(addresses),
+        mac=told.get("mac", ""),
+        ip_group=told.get("group", ""),
+        ip_claim=told.get("claim", ""),
+        place=place,
+    )
 
 
 def labels(texts: Iterable[str]) -> dict[str, str]:
@@ -42,6 +54,19 @@ def labels(texts: Iterable[str]) -> dict[str, str]:
             raise Invalid("FIELD_INVALID", f"--label: {text!r}: write it as KEY=VALUE", field="--label", value=text)
         found[key] = value
     return found
+
+
+def _plane(text: str) -> str:
+    if text not in ROLES:
+        raise ValueError(f"plane {text!r} is none of {', '.join(ROLES)}")
+    return text
+
+
+def _checked(check: Callable[[str], str], text: str, place: str) -> str:
+    try:
+        return check(text)
+    except ValueError as error:
+        raise Invalid("WISH_INVALID", f"{place}: {error}", place=place, value=text) from error
 
 
 def _address(text: str, place: str) -> str:

@@ -41,6 +41,9 @@ class ManagerSettings:
     sticky_ttl: Seconds = setting(
         "how long the addresses of a sticky pod wait for the next pod of that name; 0 for not at all", Seconds(24 * 3600.0), low=0
     )
+    tenant_deletion_wait: Seconds = setting(
+        "how long a tenant that is deleted waits for its pods to be gone; then its deletion is given up", Seconds(900.0), low=0
+    )
     segmentation: SegmentationSettings = setting("ids of overlays and VLANs", SegmentationSettings())
     allowed_types: tuple[str, ...] = setting(
         "types of networks that tenants may create where the tenant says nothing",

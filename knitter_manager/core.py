@@ -78,7 +78,9 @@ class Core:
         self.sets = PortSets(self.cluster, self.planner, self.jobs, may_write, allowed, self._sticky_until)
         book = Book(self.cluster, self.committer, may_write, clock, wall, self.recovery.in_step)
         self.nodes = Nodes(book, lambda name: self.reconciler.free(name))
-        self.reconciler = Reconciler(self.cluster, store, self.jobs, self.sets, self.nodes.register, may_write, self.recovery)
+        self.reconciler = Reconciler(
+            self.cluster, store, self.jobs, self.sets, self.nodes.register, self.nodes.acquit, may_write, self.recovery
+        )
         segmentation = settings.segmentation
         self.segments = Segments(self.cluster, segmentation.vni, segmentation.vlans, settings.rest, wall)
         types = [one for one in NetworkType if type_name(one) in settings.allowed_types]
@@ -91,7 +93,9 @@ class Core:
         self.journals = Journals()
         self.checker = Checker(store, self.cluster, self.committer, self.feed, self.standing, self.journals)
         self.repairer = Repairer(store, self.cluster, self.committer, self.journals, may_write)
-        self.undertaker = Undertaker(book, self.role.writing, self.sets, self.claims, self.groups, self.networks)
+        self.undertaker = Undertaker(
+            book, self.role.writing, self.sets, self.claims, self.groups, self.networks, settings.tenant_deletion_wait
+        )
         self.sweeper = Sweeper(self.cluster, self.committer, self.sets, self.segments, settings.rest, clock, wall)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[Any]] = []

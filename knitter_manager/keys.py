@@ -68,8 +68,14 @@ def owed(network_id: str, node: str) -> str:
     return f"owed/{network_id}/{node}"
 
 
+def owed_of(key: str) -> tuple[str, str]:
+    """The network's id and the node of such a key."""
+    _, network_id, node_name = key.split("/")
+    return network_id, node_name
+
+
 def vid(space: str, number: int) -> str:
-    """Which network has a segmentation id; an empty value means that the id rests."""
+    """Which network has a segmentation id: its id; or "rest", since when, and the id of the network that gave it up."""
     return f"vid/{space}/{number:08d}"
 
 

@@ -2,7 +2,8 @@
 
 from knitter_agent.attachment.attachments import Attachments
 from knitter_agent.attachment.delegates import Delegates
+from knitter_agent.attachment.follow import Follower
 from knitter_agent.attachment.sandbox import cookie_at
 from knitter_agent.attachment.tools import Tools
 
-__all__ = ["Attachments", "Delegates", "Tools", "cookie_at"]
+__all__ = ["Attachments", "Delegates", "Follower", "Tools", "cookie_at"]

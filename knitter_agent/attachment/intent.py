@@ -4,17 +4,21 @@ from dataclasses import replace
 
 from knitter_agent.cni import Call
 from knitter_agent.record import Key
-from knitter_common.errors import Invalid
-from knitter_common.model import Allocation, Binding, SandboxOwner, Wish
+from knitter_common.errors import Denied, Invalid
+from knitter_common.model import ADMIN, Allocation, Binding, SandboxOwner, Wish
 from knitter_common.wishes import plan
 
 
 def allocation_of(call: Call, key: Key, node: str, default_network: str, now: int) -> Allocation | None:
-    """The allocation, or None when the call wants no interface of ours. Raises Invalid naming key and place.
+    """The allocation, or None when the call wants no interface of ours. Raises Invalid naming key and place, Denied for a pod of a
+    namespace that has the operator's name.
 
     The set belongs to the sandbox: one per invocation. `default_network` is the agent's setting; the configuration's goes first.
     """
     conf = call.conf
+    if call.args.get("K8S_POD_NAMESPACE") == ADMIN:
+        said = f"CNI_ARGS: namespace {ADMIN} cannot be a tenant: that is the operator's name; rename the namespace"
+        raise Denied("TENANT_DENIED", said, tenant=ADMIN)
     delegated = conf.prev_result is not None or bool(conf.delegates)
     wishes = plan(conf.annotations, conf.networks, call.interface, conf.default_network or default_network, delegated)
     if not wishes:

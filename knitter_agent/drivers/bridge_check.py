@@ -101,7 +101,7 @@ def _bridge(kernel: Kernel, intent: BridgeIntent, outer: wire.Link | None, bridg
     if bridge is None:
         yield f"interface {intent.interface}: expected bridge {intent.bridge} on the node, found none"
         return
-    if not intent.owns_bridge(bridge):
+    if not intent.owns_bridge(bridge) and not (intent.external and bridge.kind == "bridge"):
         yield (f"interface {intent.interface}: expected bridge {intent.bridge} with alias {intent.bridge_alias!r}, "
                f"found a {bridge.kind or 'device'} with alias {bridge.alias!r}")
     if not bridge.up:

@@ -5,21 +5,23 @@ sha256(attachment + "/" + interface). Both carry an ifalias by which they are kn
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Self
 
 from knitter_agent.drivers.limits import planned_limits
 from knitter_agent.drivers.protocol import Wiring
 from knitter_agent.drivers.routes import onlink, planned_routes
+from knitter_agent.drivers.ruleset import Realm
 from knitter_agent.netlink.shaping import Limit
 from knitter_agent.netlink.wire import Link
 from knitter_common.errors import Invalid
-from knitter_common.model import NetworkType, Port, PortAddress, Route
+from knitter_common.model import Network, NetworkType, Port, PortAddress, Route
 
 NAME_LENGTH = 15  # bytes of a link's name (IFNAMSIZ without its zero)
 ALIAS_LENGTH = 255  # bytes of an ifalias (IFALIASZ without its zero)
+SOMEBODY = "?"  # tenants that are not known yet: a port only tells that there are some
 DEFAULT_MTU = 1500  # bytes; what a new veth and a new bridge have
 
 
@@ -36,14 +38,27 @@ class IntendedRoute:
 
 @dataclass(frozen=True, slots=True)
 class BridgeIntent:
-    """One port. `link_local` "" means that the interface has no IPv6; `gateways` are CIDRs that the bridge itself carries;
-    `ingress` limits what goes towards the pod, `egress` what comes from it."""
+    """One port. `link_local` "" means that the interface has no IPv6.
+
+    `gateways` (CIDRs that the bridge itself carries), `masquerade`, `bridge_mtu` and who may use it (`tenant`, `public`,
+    `exported_to`) are the network's on this node, and follow it; `everybodys` says that it is the default network. With IPv6
+    gateways comes a link-local address, from which the node solicits neighbours for what it forwards (RFC 4861 7.2.2): without one
+    it reaches only pods that have spoken lately.
+
+    `ingress` limits what goes towards the pod, `egress` what comes from it.
+    """
 
     bridge: str
     bridge_alias: str
     bridge_mac: str
+    external: bool
     gateways: tuple[str, ...]
     masquerade: bool
+    bridge_mtu: int
+    tenant: str
+    public: bool
+    everybodys: bool
+    exported_to: tuple[str, ...]
     host: str
     host_alias: str
     host_mac: str
@@ -69,25 +84,43 @@ class BridgeIntent:
     def _plan(cls, port: Port, attachment: str) -> Self:
         addresses = tuple(str(ip_interface(address.cidr)) for address in port.addresses)
         carried = [address for address in port.addresses if port.node_gateway and address.gateway]
-        gateways = dict.fromkeys(_gateway(address) for address in carried)
+        gateways = _gateways(port.network_id, carried)
         routes = tuple(IntendedRoute(route.destination, _hop(route), route.metric, route.mtu, onlink(route, port))
                        for route in planned_routes(port))
         with_ipv6 = any(":" in address for address in addresses)
         mtu = port.mtu or DEFAULT_MTU
         ingress, egress = planned_limits(port.bandwidth, mtu)
         host = "kv" + _digest(f"{attachment}/{port.interface}")[:12]
-        return cls(bridge=f"kbr{port.network_id}"[:NAME_LENGTH], bridge_alias=f"knitter:{port.network_id}",
-                   bridge_mac=_derived_mac(f"bridge/{port.network_id}"), gateways=tuple(gateways),
-                   masquerade=port.masquerade and bool(gateways), host=host,
+        bridge = port.physical_network if port.external else f"kbr{port.network_id}"[:NAME_LENGTH]
+        return cls(bridge=bridge, bridge_alias=f"knitter:{port.network_id}",
+                   bridge_mac=_bridge_mac(port.network_id), external=port.external, gateways=gateways,
+                   masquerade=port.masquerade and bool(gateways), bridge_mtu=port.mtu or DEFAULT_MTU,
+                   tenant=port.network.partition("/")[0], public=port.public, everybodys=port.default_network,
+                   exported_to=(SOMEBODY,) if port.exported else (), host=host,
                    host_alias=f"knitter:{attachment}/{port.interface}"[:ALIAS_LENGTH], host_mac=_derived_mac(f"host/{host}"),
                    interface=port.interface, mac=_mac(port.mac), mtu=mtu, addresses=addresses,
                    link_local=_link_local(port.mac) if with_ipv6 else "", routes=routes, ingress=ingress, egress=egress)
+
+    def follow(self, network: Network) -> Self:
+        """The same port, with what is the network's own on the node as the network is now. The gateways of the port's own subnets
+        stay: pods count on them, and the manager takes none away. On a bridge that is somebody else's nothing is the network's."""
+        if self.external:
+            return self
+        served = {ip_interface(address).network for address in self.addresses}
+        own = [gateway.partition("/") for gateway in self.gateways if ip_interface(gateway).network in served]
+        carried = [] if network.external_gateway else [subnet for subnet in network.subnets if subnet.gateway]
+        gateways = _gateways(network.id, [*(PortAddress("".join(gateway), gateway[0]) for gateway in own),
+                                          *(PortAddress(subnet.cidr, subnet.gateway) for subnet in carried)])
+        return replace(self, gateways=gateways, masquerade=network.masquerade and bool(gateways),
+                       bridge_mtu=network.mtu or DEFAULT_MTU, tenant=network.tenant, public=network.public,
+                       exported_to=network.exported_to)
 
     @classmethod
     def of(cls, wiring: Wiring) -> Self:
         """The intent that a wiring holds."""
         facts: Mapping[str, Any] = wiring.facts
         values = {**facts, "gateways": tuple(facts["gateways"]), "addresses": tuple(facts["addresses"]),
+                  "exported_to": tuple(facts["exported_to"]),
                   "routes": tuple(IntendedRoute(**route) for route in facts["routes"])}
         values |= {way: Limit(*facts[way]) for way in ("ingress", "egress") if facts.get(way)}
         return cls(**values)
@@ -96,17 +129,25 @@ class BridgeIntent:
         """The intent as plain values, for the journal."""
         facts: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         facts |= {"gateways": list(self.gateways), "addresses": list(self.addresses),
+                  "exported_to": list(self.exported_to),
                   "routes": [{name: getattr(route, name) for name in route.__slots__} for route in self.routes]}
         facts |= {way: [limit.rate, limit.burst] for way in ("ingress", "egress") if (limit := facts[way])}
         return Wiring(NetworkType.BRIDGE, self.interface, facts)
 
     def owns_bridge(self, link: Link) -> bool:
         """Whether the link of the bridge's name is Knitter's of this network; without an alias yet it is known by its MAC."""
-        return link.kind == "bridge" and (link.alias == self.bridge_alias or (not link.alias and link.mac == self.bridge_mac))
+        if self.external or link.kind != "bridge":
+            return False
+        return link.alias == self.bridge_alias or (not link.alias and link.mac == self.bridge_mac)
 
     def owns_host(self, link: Link) -> bool:
         """Whether a link with the name of the pair's end on the node is that end; without an alias yet it is known by its MAC."""
         return link.kind == "veth" and (link.alias == self.host_alias or (not link.alias and link.mac == self.host_mac))
+
+    @property
+    def realm(self) -> Realm:
+        """Who may use the network."""
+        return Realm(self.tenant, self.public or self.everybodys, frozenset(self.exported_to))
 
     @property
     def with_ipv6(self) -> bool:
@@ -143,6 +184,18 @@ def _hop(route: Route) -> str:
     if hop.version != ip_network(route.destination).version:
         raise ValueError(f"route {route.destination} cannot go through {hop}, which is of the other family")
     return str(hop)
+
+
+def _gateways(network_id: str, carried: Iterable[PortAddress]) -> tuple[str, ...]:
+    """What the bridge carries for these addresses with their gateways."""
+    found = dict.fromkeys(_gateway(address) for address in carried)
+    if any(":" in gateway for gateway in found):
+        found[_link_local(_bridge_mac(network_id))] = None
+    return tuple(found)
+
+
+def _bridge_mac(network_id: str) -> str:
+    return _derived_mac(f"bridge/{network_id}")
 
 
 def _gateway(address: PortAddress) -> str:

@@ -1,9 +1,10 @@
 """What a driver is: it makes, undoes and compares the kernel state of ports of one network type.
 
 A wiring is planned before the first step and written to the journal as the intent: every name and value that the steps use is in
-it, so that it can be undone by a process that knows nothing else. All methods but `plan` block on the kernel; they are called in
-the agent's worker threads, never in the event loop: `attach` and `check` in one, `detach` and `repair` in another, each with a
-Kernel of its own, so that no ADD waits for the kernel's grace period. A driver sees to it that the two can overlap.
+it, so that it can be undone by a process that knows nothing else. All methods but `plan` and `follow` block on the kernel; they are
+called in the agent's worker threads, never in the event loop: `attach` and `check` in one, `detach`, `repair` and `settle` in
+another, each with a Kernel of its own, so that no ADD waits for the kernel's grace period. A driver sees to it that the two can
+overlap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from knitter_agent.netlink import Kernel, Namespace
-from knitter_common.model import NetworkType, Port
+from knitter_common.model import Network, NetworkType, Port
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,13 @@ class Driver(Protocol):
     def plan(self, port: Port, attachment: str) -> Wiring:
         """The whole intent for a port; pure. `attachment` is the attachment's key, from which unique names are derived.
         Raises Invalid(FIELD_INVALID) for a port that no kernel could have."""
+
+    def follow(self, wiring: Wiring, network: Network) -> Wiring:
+        """The wiring with what is the network's own on the node as the network is now; the port itself stays as it was made. Pure.
+        Equal to the wiring where nothing differs."""
+
+    def settle(self, kernel: Kernel, changes: Sequence[tuple[Wiring, Wiring]]) -> None:
+        """Brings what networks have on the node from what the first wirings say to what the second ones say. May be repeated."""
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
         """Makes it, and returns what the CNI result tells of the node's side.

@@ -19,8 +19,10 @@ PAUSES = (0.0, 0.0001, 0.0002, 0.0005, *(0.001,) * 50)  # seconds between looks;
 
 def await_ready(talk: Conversation, links: Iterable[str], addresses: Iterable[str]) -> None:
     """Returns when the links named carry, and the IPv6 ones of the addresses (CIDRs) receive; or after 50 ms, ready or not: a pod
-    is not held up for longer, and CHECK tells what is wrong with it."""
-    waiting = [*map(wire.get_link, links), *(wire.get_route(cidr) for cidr in addresses if ":" in cidr)]
+    is not held up for longer, and CHECK tells what is wrong with it. Link-local ones are not asked for: no route without a link
+    leads to them, and they come with the others."""
+    asked = (cidr for cidr in addresses if ":" in cidr and not cidr.startswith("fe80:"))
+    waiting = [*map(wire.get_link, links), *map(wire.get_route, asked)]
     for pause in PAUSES:
         answers = talk.ask(*waiting) if waiting else []
         waiting = [request for request, answer in zip(waiting, answers, strict=True) if not _ready(request, answer.body)]

@@ -249,6 +249,14 @@ def new_address(index: int, cidr: str, step: str) -> Request:
     return Request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, payload, step, frozenset((errno.EEXIST,)))
 
 
+def drop_address(index: int, cidr: str, step: str) -> Request:
+    """Takes an address from the link of that index; that it has none is tolerated."""
+    interface = ip_interface(cidr)
+    family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+    payload = _ADDRESS.pack(family, interface.network.prefixlen, 0, 0, index) + attribute(IFA_LOCAL, interface.ip.packed)
+    return Request(RTM_DELADDR, 0, payload, step, frozenset((errno.EADDRNOTAVAIL,)))
+
+
 def dump_addresses(index: int) -> Request:
     """All addresses of the link of that index."""
     return Request(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(0, 0, 0, 0, index), "listing addresses")

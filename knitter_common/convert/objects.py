@@ -127,6 +127,8 @@ def tenant_to_proto(tenant: Tenant) -> types.Tenant:
         revision=tenant.revision,
         source=tenant.source,
         labels=tenant.labels,
+        delete_time=time_to_proto(tenant.delete_time),
+        in_the_way=tenant.in_the_way,
     )
 
 
@@ -146,6 +148,8 @@ def tenant_from_proto(message: types.Tenant) -> Tenant:
         revision=message.revision,
         source=message.source,
         labels=dict(message.labels),
+        delete_time=time_from_proto(message.delete_time),
+        in_the_way=message.in_the_way,
     )
 
 
@@ -160,9 +164,7 @@ def ip_group_to_proto(group: IPGroup) -> types.IPGroup:
         size=group.size,
         pod_selector=None if group.pod_selector is None else label_selector_to_proto(group.pod_selector),
         addresses=[
-            types.IPGroupAddress(
-                address=entry.address, used_by=None if entry.used_by is None else owner_to_proto(entry.used_by)
-            )
+            types.IPGroupAddress(address=entry.address, used_by=None if entry.used_by is None else owner_to_proto(entry.used_by))
             for entry in group.addresses
         ],
         create_time=time_to_proto(group.create_time),

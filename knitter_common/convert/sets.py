@@ -149,6 +149,14 @@ def port_to_proto(port: Port) -> types.Port:
         message.bandwidth.CopyFrom(bandwidth_to_proto(port.bandwidth))
     if port.ip_group:
         message.ip_group = port.ip_group
+    if port.public:
+        message.public = True
+    if port.exported:
+        message.exported = True
+    if port.external:
+        message.external = True
+    if port.default_network:
+        message.default_network = True
     return message
 
 
@@ -177,6 +185,10 @@ def port_from_proto(message: types.Port) -> Port:
         place=message.place,
         bandwidth=bandwidth_from_proto(message.bandwidth) if message.HasField("bandwidth") else None,
         ip_group=message.ip_group,
+        public=message.public,
+        exported=message.exported,
+        external=message.external,
+        default_network=message.default_network,
     )
 
 

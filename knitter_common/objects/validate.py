@@ -143,8 +143,13 @@ def _provider(network: Network) -> None:
     kind, name = network.type, type_name(network.type)
     if network.physical_network:
         checked("physicalNetwork", device, network.physical_network)
+        if kind is NetworkType.BRIDGE and not network.external:
+            said = f"{network.physical_network!r} is set, and a network of type bridge makes a bridge of its own; remove it"
+            refuse("physicalNetwork", f"{said}, or set external to true to use that one", network.physical_network)
     elif kind in _ON_A_DEVICE:
         refuse("physicalNetwork", f"is missing; a network of type {name} names the device that carries it")
+    elif kind is NetworkType.BRIDGE and network.external:
+        refuse("physicalNetwork", "is missing; an external network of type bridge names the bridge that is on the nodes")
     if network.segmentation_id:
         if kind not in _SEGMENTS:
             usable = ", ".join(type_name(entry) for entry in _SEGMENTS)
@@ -158,6 +163,8 @@ def _provider(network: Network) -> None:
 def _ways(network: Network) -> None:
     if network.masquerade and network.external_gateway:
         refuse("masquerade", "the gateway is outside (externalGateway), so no node translates; set one of them to false", "true")
+    if network.masquerade and network.external:
+        refuse("masquerade", "the network exists outside (external), so no node is its gateway; set one of them to false", "true")
     if network.masquerade and network.type in _PAST_THE_NODE:
         refuse("masquerade", f"interfaces of type {type_name(network.type)} go past the node; use bridge, vxlan or vlan", "true")
 

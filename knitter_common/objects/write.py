@@ -210,7 +210,8 @@ def _network_status(network: Network) -> dict[str, Any]:
 
 
 def _tenant_status(tenant: Tenant) -> dict[str, Any]:
-    return _filled({"used": _quota(tenant.used)}) | _stored(tenant.state, tenant)
+    ending = {"deleteTime": time_text(tenant.delete_time), "inTheWay": tenant.in_the_way}
+    return _filled({"used": _quota(tenant.used), **ending}) | _stored(tenant.state, tenant)
 
 
 def _ip_group_status(group: IPGroup) -> dict[str, Any]:

@@ -19,9 +19,9 @@ def allocate(
     network: Annotated[
         list[str] | None,
         typer.Option(
-            "--network", metavar="NET[:IF][=IP|group:G|claim:C,…]", show_default=False,
-            help="One interface: its network, its name, the addresses wanted, or the IP group or claim they come from. "
-            "Repeatable; none means one on the default network.",
+            "--network", metavar="NET[:IF][=WHAT,…]", show_default=False,
+            help="One interface: its network, its name, what it wants: addresses, group:NAME, claim:NAME, mac:MAC, "
+            "plane:PLANE. Repeatable; none means one on the default network.",
         ),
     ] = None,
     owner: options.Owner = "",

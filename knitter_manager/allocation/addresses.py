@@ -14,7 +14,7 @@ from knitter_manager.allocation.owned import OWN_MAC
 from knitter_manager.allocation.plan import Plan
 from knitter_manager.ipam.mac import port_identity
 from knitter_manager.ipam.pool import Pool
-from knitter_manager.ipam.space import Space, Taken
+from knitter_manager.ipam.space import Space, Taken, take_any
 from knitter_manager.labels import matches
 from knitter_manager.state import GroupEntry, NetworkEntry
 
@@ -66,12 +66,10 @@ class PortAddresses:
     def _any(self, spaces: Sequence[Space], version: int, group: GroupEntry | None) -> tuple[Space, int]:
         if group is not None and _gives(group, version):
             return self._of_group(version, group)
-        for space in spaces:
-            pools = usable_pools(space, self._asker)
-            taken = space.take(pools, self._now, self._rest) if pools else None
-            if taken is not None:
-                self._hold(space, taken)
-                return space, taken.address
+        found = take_any([(space, usable_pools(space, self._asker)) for space in spaces], self._now, self._rest)
+        if found is not None:
+            self._hold(*found)
+            return found[0], found[1].address
         cidrs = ", ".join(space.subnet.cidr for space in spaces)
         said = f"{self._place}: network {self._path} has no free IPv{version} address in {cidrs}"
         if not any(usable_pools(space, self._asker) for space in spaces):

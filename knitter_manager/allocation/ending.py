@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from knitter_common.errors import Refused
-from knitter_common.model import PodOwner, Port, PortSet, PortSetState
+from knitter_common.model import NamedOwner, PodOwner, Port, PortSet, PortSetState
 from knitter_manager import keys
 from knitter_manager.allocation.claiming import end_claims
 from knitter_manager.allocation.owned import OWN_MAC
@@ -45,6 +45,13 @@ def end(cluster: Cluster, before: PortSet) -> Plan:
     plan = Plan(conditions={key: before.revision}, deletes=[key])
     let_go(plan, cluster, before, None)
     return plan
+
+
+def lives(port_set: PortSet) -> bool:
+    """A pod, or a sandbox, has it; or a node has not given it back."""
+    if port_set.binding is not None or port_set.state is PortSetState.LENT:
+        return True
+    return port_set.state is PortSetState.RESERVED and not isinstance(port_set.owner, NamedOwner)
 
 
 def keep(before: PortSet, until: int) -> Plan:

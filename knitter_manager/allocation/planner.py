@@ -7,14 +7,18 @@ from functools import lru_cache
 
 from knitter_common.addresses import address as checked_address
 from knitter_common.convert import tenant_to_proto
-from knitter_common.errors import Exhausted, Invalid, Refused
+from knitter_common.errors import Denied, Exhausted, Invalid, Refused
 from knitter_common.model import (
+    ADMIN,
     MAX_ADDRESSES,
     MAX_PORTS,
     Allocation,
+    Network,
     NetworkType,
+    NicType,
     ObjectState,
     Owner,
+    PodOwner,
     Port,
     PortAddress,
     PortSet,
@@ -24,6 +28,7 @@ from knitter_common.model import (
     default_tenant,
 )
 from knitter_common.names import interface as _interface
+from knitter_common.objects.validate import type_name
 from knitter_manager import keys
 from knitter_manager.allocation.addresses import PortAddresses, group_for, port_address
 from knitter_manager.allocation.asker import Asker, refuse_unless_usable
@@ -35,6 +40,7 @@ from knitter_manager.state import Cluster, NetworkEntry, TenantEntry
 
 _DEFAULT_WISHES = (Wish(interface="eth0", roles=("std",), primary=True, place="default network"),)
 _ON_NODES = (NetworkType.BRIDGE, NetworkType.VXLAN)
+_DEVICES = {NicType.DIRECT: NetworkType.SRIOV, NicType.PHYSICAL: NetworkType.HOST_DEVICE}
 _EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 _NAME = 15  # bytes of an interface's name
 checked_interface = lru_cache(4096)(_interface)
@@ -64,6 +70,7 @@ class Planner:
         Raises KnitterError; then nothing is taken.
         """
         plan = Plan()
+        _refuse_operators_namespace(wanted)
         try:
             return plan, self._plan(plan, wanted, before, attempt)
         except BaseException:
@@ -124,7 +131,7 @@ class Planner:
     def charge(self, plan: Plan, name: str, ports: int, addresses: int) -> None:
         """Counts what the tenant will hold in addition. Raises Exhausted(QUOTA_EXCEEDED)."""
         entry = self._cluster.tenant(name)
-        quota = self.quota_of(entry)
+        quota = self._limit_of(entry)
         if not quota.ports and not quota.addresses:
             plan.charge(entry, ports, addresses)
             return
@@ -136,6 +143,14 @@ class Planner:
                 said = f"tenant {name} holds {used} of {limit} {what}; {more} more are wanted"
                 raise Exhausted("QUOTA_EXCEEDED", said, tenant=name, quota=what, limit=limit, used=used)
         plan.charge(entry, ports, addresses)
+
+    def _limit_of(self, entry: TenantEntry) -> Quota:
+        """The tenant's quotas, or the lower ones that are about to be its."""
+        quota = self.quota_of(entry)
+        if entry.coming is None:
+            return quota
+        coming = self.quota_of(TenantEntry(entry.coming))
+        return Quota(quota.networks, _lower(quota.ports, coming.ports), _lower(quota.addresses, coming.addresses))
 
     def quota_of(self, entry: TenantEntry) -> Quota:
         """The tenant's own quota where it says one, else the settings'."""
@@ -151,6 +166,28 @@ class Planner:
 def place_of(wish: Wish, at: int) -> str:
     """Where a wish was written, for errors."""
     return wish.place or f"wishes[{at}]"
+
+
+def _refuse_other_devices(wish: Wish, network: Network, place: str) -> None:
+    """Raises Invalid(WISH_INVALID) for a device that a network of this type has not. Virtual ones mean whatever it has."""
+    needed = _DEVICES.get(wish.nic_type)
+    if needed is None or network.type is needed:
+        return
+    kind = wish.nic_type.name.lower()
+    said = f"{place}: nic_type {kind}: network {network.path} is of type {type_name(network.type)}; use one of type "
+    raise Invalid("WISH_INVALID", f"{said}{type_name(needed)}, or nic_type normal", nic_type=kind, network=network.path)
+
+
+def _lower(one: int, other: int) -> int:
+    """The lower one of two limits, of which 0 means none."""
+    return min(one, other) if one and other else one or other
+
+
+def _refuse_operators_namespace(wanted: Allocation) -> None:
+    """A namespace of the operator's name gives nobody the operator's networks. Raises Denied(TENANT_DENIED)."""
+    if isinstance(wanted.owner, PodOwner) and wanted.owner.namespace == ADMIN and not wanted.tenant:
+        said = f"namespace {ADMIN} cannot be a tenant: that is the operator's name; rename the namespace"
+        raise Denied("TENANT_DENIED", said, tenant=ADMIN)
 
 
 def _hop(text: str, place: str) -> int:
@@ -205,6 +242,7 @@ class _Wiring:
         network = entry.network
         if network.state is ObjectState.DELETING:
             raise Refused("OBJECT_DELETING", f"{place}: network {network.path} is being deleted", network=network.path)
+        _refuse_other_devices(wish, network, place)
         refuse_unless_usable(entry, self._asker, place)
         self._plan.read(entry)
         if wish.ip_claim:
@@ -227,13 +265,17 @@ class _Wiring:
             type=network.type,
             physical_network=network.physical_network,
             segmentation_id=network.segmentation_id,
-            node_gateway=network.type in _ON_NODES and not network.external_gateway and any(one.gateway for one in addresses),
+            node_gateway=_is_gateway(network) and any(one.gateway for one in addresses),
             masquerade=network.masquerade,
             dns=network.dns,
             primary=wish.primary,
             place=wish.place,
             bandwidth=wish.bandwidth,
             ip_group=group,
+            public=network.public,
+            exported=bool(network.exported_to),
+            external=network.external,
+            default_network=network.path == self._planner.cluster.names.default_network,
         )
 
     def _own(
@@ -257,6 +299,11 @@ class _Wiring:
             at = entry.space_of(one.cidr.partition("/")[0])
             addresses.append(port_address(*at) if at is not None else one)
         return port_identity(self._owner_key, interface)[0], tuple(addresses), claim.mac
+
+
+def _is_gateway(network: Network) -> bool:
+    """Whether nodes carry the network's gateways: not on a bridge that is somebody else's."""
+    return network.type in _ON_NODES and not network.external_gateway and not network.external
 
 
 def routes_of(entry: NetworkEntry, wish: Wish, addresses: Sequence[PortAddress], routed: set[int]) -> tuple[Route, ...]:

@@ -52,7 +52,7 @@ class Reconciled:
 
 
 class Reconciler:
-    """`register` stores what the node says of itself."""
+    """`register` stores what the node says of itself, `acquit` that it carries no network any more but these (by id)."""
 
     def __init__(
         self,
@@ -61,11 +61,12 @@ class Reconciler:
         jobs: Jobs,
         sets: PortSets,
         register: Callable[[Node], Awaitable[Node]],
+        acquit: Callable[[str, Collection[str]], Awaitable[None]],
         may_write: Callable[[], None],
         recovery: Recovery,
     ) -> None:
         self._cluster, self._store, self._jobs, self._sets = cluster, store, jobs, sets
-        self._register, self._may_write, self._recovery = register, may_write, recovery
+        self._register, self._acquit, self._may_write, self._recovery = register, acquit, may_write, recovery
         self._parts: dict[str, list[PortSet]] = {}  # what nodes have told in messages before their last
         self._running: dict[str, frozenset[str]] = {}  # keys of the owners whose sets nodes have told, each its last word
         self._undecided: dict[str, list[PortSet]] = {}  # of this epoch, by node
@@ -93,6 +94,9 @@ class Reconciler:
             refused=[one.owner for one in by_verdict[_Verdict.REFUSED]],
             undecided=[one.owner for one in by_verdict[_Verdict.UNDECIDED]],
         )
+        if any(keys.owed_of(key)[1] == node.name for key in self._cluster.owed):
+            left = (*by_verdict[_Verdict.REFUSED], *by_verdict[_Verdict.UNDECIDED])
+            await self._acquit(node.name, {port.network_id for one in left for port in one.ports})
         if node.name in waited:
             await self._unbind(node.name)
             await self._told_or_gone(node.name)

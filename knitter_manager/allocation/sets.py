@@ -30,7 +30,7 @@ from knitter_common.model import (
     default_tenant,
 )
 from knitter_manager import keys
-from knitter_manager.allocation.ending import end, keep, keeps, let_go, rewrite, store
+from knitter_manager.allocation.ending import end, keep, keeps, let_go, lives, rewrite, store
 from knitter_manager.allocation.held import HeldBy
 from knitter_manager.allocation.jobs import Answer, Attempt, Jobs, Step
 from knitter_manager.allocation.plan import Plan
@@ -79,12 +79,12 @@ class PortSets:
         return self._run(owner, step)
 
     def end_for_good(self, owner: Owner) -> "asyncio.Future[Answer]":
-        """Ends a set that nobody uses, kept or not. Raises as `allocate`."""
+        """Ends a set that does not live, kept or not. Raises as `allocate`."""
 
         def step(_: Attempt) -> Plan | Answer:
             record = self._cluster.sets.get(owner.key)
             before = port_set_of(record) if record is not None else None
-            return record if before is None or before.binding is not None else end(self._cluster, before)
+            return record if before is None or lives(before) else end(self._cluster, before)
 
         return self._run(owner, step)
 

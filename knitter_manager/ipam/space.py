@@ -28,6 +28,27 @@ class Usage(NamedTuple):
         return self.size - self.held - self.reserved - self.resting
 
 
+def take_any(choices: "Sequence[tuple[Space, Collection[int]]]", now: float, rest: float) -> "tuple[Space, Taken] | None":
+    """Any address of these subnets' pools (by index), in the order of preference: one that rests only when none of them has
+    another. None when all are held or set aside."""
+    for space, pools in choices:
+        taken = space.take_ready(pools, now, rest)
+        if taken is not None:
+            return space, taken
+    resting = [
+        (*oldest, at, index)
+        for at, (space, pools) in enumerate(choices)
+        for index in pools
+        if (oldest := space.pools[index].oldest()) is not None
+    ]
+    if not resting:
+        return None
+    _, address, at, index = min(resting)
+    space = choices[at][0]
+    taken = space._take_this(space.pools[index], address)
+    return (space, taken) if taken is not None else None
+
+
 class Space:
     """One subnet. An address is free, held, or resting after it was held. Each belongs to one pool: that of the group it is
     set aside for, the one whose range it is in, or `outside`, which hands nothing out."""
@@ -62,17 +83,17 @@ class Space:
 
     def take(self, pools: Collection[int], now: float, rest: float) -> Taken | None:
         """Any address of these pools (by index), in the order of preference; None when all are held or set aside."""
-        usable = self.pools if len(pools) == len(self.pools) else [self.pools[index] for index in sorted(pools)]
-        for pool in usable:
+        found = take_any(((self, pools),), now, rest)
+        return found[1] if found is not None else None
+
+    def take_ready(self, pools: Collection[int], now: float, rest: float) -> Taken | None:
+        """One that does not rest."""
+        for pool in self.pools if len(pools) == len(self.pools) else [self.pools[index] for index in sorted(pools)]:
             taken = pool.take(now, rest)
             if taken is not None:
                 self._planned.add(taken.address)
                 return taken
-        resting = [(oldest, at) for at, pool in enumerate(usable) if (oldest := pool.oldest()) is not None]
-        if not resting:
-            return None
-        (_, address), at = min(resting)
-        return self._take_this(usable[at], address)
+        return None
 
     def _take_this(self, pool: Pool, address: int) -> Taken | None:
         taken = pool.take_this(address)

@@ -16,7 +16,7 @@ from knitter_manager import keys, numbers
 from knitter_manager.allocation.plan import Plan
 from knitter_manager.allocation.planner import Planner
 from knitter_manager.ipam.ranges import handed_out, holds
-from knitter_manager.ipam.space import Space
+from knitter_manager.ipam.space import Space, take_any
 from knitter_manager.objects.book import API, Book, check_change
 from knitter_manager.objects.holders import Holders
 from knitter_manager.state import GroupEntry, NetworkEntry
@@ -132,6 +132,17 @@ class Groups:
         """Missing is success. Raises Refused(OBJECT_IN_USE) while an address of it is used."""
         await self._book.change(lambda: self._delete(tenant or ADMIN, network, name, revision, source))
 
+    async def dissolve(self, group: GroupEntry) -> None:
+        """The group is gone, with its tenant or its network; who uses an address of it keeps that. Missing is success."""
+
+        async def step() -> None:
+            entry = self._book.cluster.networks.get(group.key.split("/")[1])
+            present = entry.groups.get(group.key) if entry is not None else None
+            if present is not None:
+                await self._book.commit({present.key: present.group.revision}, {}, [present.key])
+
+        await self._book.change(step)
+
     async def _delete(self, tenant: str, network: str, name: str, revision: int, source: str) -> None:
         try:
             entry, present = self._find(tenant, network, name)
@@ -216,15 +227,10 @@ class Groups:
         """Any addresses of that family, from pools that are everybody's if there are such."""
         rest = self._rest if entry.network.rest is None else entry.network.rest
         found: list[str] = []
-        for space in (space for space in entry.spaces if space.version == version):
-            pools = space.subnet.pools
-            everybodys = [at for at, pool in enumerate(pools) if pool.usable_by is None] if pools else [0]
-            while len(found) < count:
-                taken = space.take(everybodys or range(len(pools)), self._clock(), rest)
-                if taken is None:
-                    break
-                plan.taken.append((space, taken))
-                found.append(numbers.to_text(version, taken.address))
+        choices = [(space, _everybodys(space)) for space in entry.spaces if space.version == version]
+        while len(found) < count and (taken := take_any(choices, self._clock(), rest)) is not None:
+            plan.taken.append(taken)
+            found.append(numbers.to_text(version, taken[1].address))
         if len(found) < count:
             path = entry.network.path
             said = f"size: network {path} has {len(found)} free IPv{version} addresses, and {count} are wanted"
@@ -274,6 +280,11 @@ def _place(entry: NetworkEntry, text: str, field: str) -> tuple[Space, int]:
         what = "the gateway" if text == space.subnet.gateway else "excluded, or the subnet's own"
         raise Invalid("ADDRESS_UNUSABLE", f"{field}: {text} of network {path} is {what}", address=text, network=path, field=field)
     return at
+
+
+def _everybodys(space: Space) -> Sequence[int]:
+    """The pools that are everybody's, or all where none is."""
+    return [at for at, pool in enumerate(space.subnet.pools) if pool.usable_by is None] or space.all_pools
 
 
 def _is_held(entry: NetworkEntry, text: str) -> bool:

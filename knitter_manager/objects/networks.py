@@ -86,20 +86,23 @@ class Networks:
         await self._book.commit(plan.conditions, plan.puts)
         return cluster.networks[network.id].network
 
-    def _refuse_unless_allowed(self, tenant: Tenant, asked: Network) -> None:
-        """Tenants make what the operator allows them; an overlay's id is the system's to choose. Raises Denied(TENANT_DENIED)."""
+    def _refuse_unless_allowed(self, tenant: Tenant, asked: Network, current: Network | None = None) -> None:
+        """Tenants make what the operator allows them; an overlay's id is the system's to choose. What the network is already it
+        may stay. Raises Denied(TENANT_DENIED)."""
         if tenant.name == ADMIN:
             return
         types = tenant.allowed_types or self._allowed_types
-        if asked.type not in types:
+        if asked.type not in types and (current is None or asked.type != current.type):
             allowed = ", ".join(type_name(one) for one in types)
             said = f"type: tenant {tenant.name} may not create networks of type {type_name(asked.type)}; allowed are {allowed}"
             raise Denied("TENANT_DENIED", said, field="type", tenant=tenant.name)
-        if asked.physical_network and asked.physical_network not in tenant.allowed_physical_networks:
+        named = current is None or asked.physical_network != current.physical_network
+        if named and asked.physical_network and asked.physical_network not in tenant.allowed_physical_networks:
             allowed = ", ".join(tenant.allowed_physical_networks) or "none"
             said = f"physicalNetwork: tenant {tenant.name} may not use {asked.physical_network!r}; allowed are: {allowed}"
             raise Denied("TENANT_DENIED", said, field="physicalNetwork", tenant=tenant.name)
-        if asked.type is NetworkType.VXLAN and asked.segmentation_id:
+        numbered = current is None or (asked.type, asked.segmentation_id) != (current.type, current.segmentation_id)
+        if numbered and asked.type is NetworkType.VXLAN and asked.segmentation_id:
             said = f"segmentationId: the VNI of a network of tenant {tenant.name} is chosen by the system; leave it out"
             raise Denied("TENANT_DENIED", said, field="segmentationId", tenant=tenant.name)
 
@@ -132,7 +135,7 @@ class Networks:
             revision=0,
         )
         plan = Plan(conditions={keys.network(network.id): current.revision})
-        self._refuse_unless_allowed(self._book.cluster.tenant(network.tenant).tenant, network)
+        self._refuse_unless_allowed(self._book.cluster.tenant(network.tenant).tenant, network, current)
         self._refuse_harm(entry, network)
         if (space_of(network), network.segmentation_id) != (space_of(current), current.segmentation_id):
             plan.puts |= self._segments.give_up(current)
@@ -190,18 +193,20 @@ class Networks:
                 held = space.held_in(space.first, space.last)
                 self._refuse_held(entry, f"removing subnet {space.subnet.cidr}", space.version, held)
                 continue
-            if subnet.gateway != space.subnet.gateway:
+            if space.subnet.gateway and subnet.gateway != space.subnet.gateway:
                 held = space.held_in(space.first, space.last)
-                self._refuse_held(entry, f"changing the gateway of {space.subnet.cidr}", space.version, held)
+                self._refuse_held(entry, f"changing the gateway of {space.subnet.cidr}", space.version, held, "cut off {} of {}")
             self._refuse_held(entry, f"the new pools and exclusions of {space.subnet.cidr}", space.version, space.lost_by(subnet))
         self._refuse_groups(entry, cidrs)
 
-    def _refuse_held(self, entry: NetworkEntry, what: str, version: int, held: Iterable[int]) -> None:
+    def _refuse_held(
+        self, entry: NetworkEntry, what: str, version: int, held: Iterable[int], harm: str = "take {} from {}"
+    ) -> None:
         lost = next(iter(held), None)
         if lost is not None:
             text = numbers.to_text(version, lost)
             who = self._holder(entry, text)
-            said = f"network {entry.network.path}: {what} would take {text} from {who}"
+            said = f"network {entry.network.path}: {what} would {harm.format(text, who)}"
             raise Refused("OBJECT_IN_USE", said, network=entry.network.path, address=text, owner=who)
 
     def _refuse_groups(self, entry: NetworkEntry, cidrs: Mapping[str, Subnet]) -> None:

@@ -1,6 +1,6 @@
 """Nodes: registered by their agents, declared gone or forgotten by people."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 
 from knitter_common.convert import node_to_proto
@@ -10,6 +10,8 @@ from knitter_common.names import nearest
 from knitter_common.objects.validate import validate_node
 from knitter_manager import keys
 from knitter_manager.objects.book import API, Book, check_change
+
+_BATCH = 100  # records in one commit
 
 
 class Nodes:
@@ -91,6 +93,18 @@ class Nodes:
 
         await self._book.change(step)
         await self._free(name)
+        await self.acquit(name)
+
+    async def acquit(self, name: str, carried: Collection[str] = ()) -> None:
+        """The node carries none of the networks that it may have carried when it was declared gone, but these (by id)."""
+
+        async def step() -> None:
+            told = [key for key in self._book.cluster.owed if keys.owed_of(key)[1] == name]
+            over = [key for key in told if keys.owed_of(key)[0] not in carried]
+            for begin in range(0, len(over), _BATCH):
+                await self._book.commit({}, {}, over[begin : begin + _BATCH])
+
+        await self._book.change(step)
 
     async def _store(self, node: Node, before: int) -> Node:
         await self._book.commit({keys.node(node.name): before}, {keys.node(node.name): node_to_proto(node).SerializeToString()})

@@ -1,7 +1,8 @@
 """Segmentation ids: VNIs of overlays, VLAN ids of each physical network. Lowest first, none twice, none leaked.
 
-An id that a network gave up rests: nodes may still carry its packets. It goes out again after the rest, and only when nothing
-else is left while a node that was declared gone has not said that it carries the network no more (design.md, invariant 3).
+An id that a network gave up rests: nodes may still carry its packets. One that rests goes out only when nothing else is left, and
+none while a node that was declared gone has not said that it carries the network no more, and is not forgotten (design.md,
+invariant 3).
 """
 
 import time
@@ -37,17 +38,26 @@ class Segments:
             return 0, {}, {}
         space = space_of(network)
         if number:
-            taken = self._cluster.vids.get(keys.vid(space, number))
-            if taken is not None and taken.value and not taken.value.startswith(b"rest "):
-                other = self._cluster.networks.get(taken.value.decode())
-                path = other.network.path if other is not None else "another network"
-                said = f"segmentationId: {number} is that of network {path}; choose another, or none to have one chosen"
-                raise Refused("SEGMENT_TAKEN", said, field="segmentationId", value=number, network=path)
+            self._refuse_taken(space, number)
         else:
             number = self._free(network, space)
         key = keys.vid(space, number)
         current = self._cluster.vids.get(key)
         return number, {key: current.revision if current else 0}, {key: network.id.encode()}
+
+    def _refuse_taken(self, space: str, number: int) -> None:
+        taken = self._cluster.vids.get(keys.vid(space, number))
+        if taken is None:
+            return
+        way = "choose another, or none to have one chosen"
+        if not taken.value.startswith(b"rest "):
+            other = self._cluster.networks.get(taken.value.decode())
+            path = other.network.path if other is not None else "another network"
+            said = f"segmentationId: {number} is that of network {path}; {way}"
+            raise Refused("SEGMENT_TAKEN", said, field="segmentationId", value=number, network=path)
+        if nodes := self._carriers(_network_of(taken.value)):
+            said = f"segmentationId: node {', '.join(nodes)} may still carry {number}; {way}"
+            raise Refused("SEGMENT_TAKEN", said, field="segmentationId", value=number, node=nodes[0])
 
     def give_up(self, network: Network) -> dict[str, bytes]:
         """The puts with which a network that is deleted gives its id up."""
@@ -68,27 +78,42 @@ class Segments:
 
     def _free(self, network: Network, space: str) -> int:
         low, high = self._vni if space == "vxlan" else self._vlans.get(network.physical_network) or self._vlans["*"]
-        resting: list[tuple[bool, int, int]] = []
+        resting: list[tuple[int, int]] = []
+        carried: list[tuple[int, str]] = []
         for number in range(low, high + 1):
             record = self._cluster.vids.get(keys.vid(space, number))
             if record is None or (record.value.startswith(b"rest ") and self._is_rested(record.value)):
                 return number
             if record.value.startswith(b"rest "):
-                _, since, network_id = record.value.decode().split(" ")
-                resting.append((self._owed(network_id), int(since), number))
+                if nodes := self._carriers(_network_of(record.value)):
+                    carried.append((number, nodes[0]))
+                else:
+                    resting.append((_since(record.value), number))
         if resting:
-            return min(resting)[2]
+            return min(resting)[1]
         what = "VNIs" if space == "vxlan" else f"VLAN ids of {network.physical_network}"
         said = f"segmentationId: all {what} from {low} to {high} are used; widen the range, or delete networks"
+        if carried:
+            said += f"; node {carried[0][1]} may still carry {carried[0][0]}: forget it if it is gone for good"
         raise Exhausted("SEGMENT_EXHAUSTED", said, low=low, high=high)
 
     def _is_rested(self, value: bytes) -> bool:
-        _, since, network_id = value.decode().split(" ")
-        return self._wall() - int(since) >= self._rest * 1e9 and not self._owed(network_id)
+        return self._wall() - _since(value) >= self._rest * 1e9 and not self._carriers(_network_of(value))
 
-    def _owed(self, network_id: str) -> bool:
-        prefix = f"owed/{network_id}/"
-        return any(key.startswith(prefix) for key in self._cluster.owed)
+    def _carriers(self, network_id: str) -> list[str]:
+        """Nodes that are gone, and have not said that they carry the network no more."""
+        prefix = keys.owed(network_id, "")
+        return sorted(key.removeprefix(prefix) for key in self._cluster.owed if key.startswith(prefix))
+
+
+def _since(value: bytes) -> int:
+    """When the rest began, in nanoseconds since 1970."""
+    return int(value.split(b" ")[1])
+
+
+def _network_of(value: bytes) -> str:
+    """The id of the network that gave it up."""
+    return value.decode().split(" ")[2]
 
 
 def space_of(network: Network) -> str:

@@ -23,7 +23,7 @@ def networks(cluster: Cluster, tenant: str, after: str) -> Iterator[tuple[str, N
 def tenants(cluster: Cluster, after: str) -> Iterator[tuple[str, Tenant]]:
     """With what they use."""
     for name, entry in tenant_usage(cluster, after):
-        yield name, shown(entry)
+        yield name, shown(cluster, entry)
 
 
 def tenant_usage(cluster: Cluster, after: str) -> Iterator[tuple[str, TenantEntry]]:

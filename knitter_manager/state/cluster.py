@@ -33,7 +33,7 @@ class Cluster:
         self.kept: dict[str, int] = {}  # owners of kept sets → when they end
         self.vids: dict[str, Record] = {}  # segmentation ids by key of the store
         self.owed: dict[str, int] = {}  # nodes that are gone and may still carry a network, by key of the store
-        self.tenant_news = asyncio.Event()  # a tenant that is being deleted has lost a set, or a tenant has changed
+        self.tenant_news = asyncio.Event()  # somebody has left a tenant that is being deleted, or a tenant has changed
         self.meta: dict[str, Record] = {}
         self._own: set[int] = set()  # revisions applied before the feed told them
 
@@ -118,7 +118,8 @@ class Cluster:
                 self._put_network(rest, value, revision)
             case "tenant":
                 tenant = replace(tenant_from_proto(types.Tenant.FromString(value)), revision=revision)
-                self.tenant(rest).tenant = tenant
+                entry_of_tenant = self.tenant(rest)
+                entry_of_tenant.tenant, entry_of_tenant.coming = tenant, None
                 self.tenant_news.set()
             case "node":
                 self.node(rest).node = replace(node_from_proto(types.Node.FromString(value)), revision=revision)
@@ -252,8 +253,7 @@ class Cluster:
         tenant.ports -= holding.ports
         tenant.addresses -= holding.addresses
         tenant.owners.discard(owner_key)
-        if tenant.tenant.state is ObjectState.DELETING:
-            self.tenant_news.set()
+        self._was_left(holding.tenant)
         if holding.node:
             node = self.node(holding.node)
             node.owners.discard(owner_key)
@@ -267,6 +267,12 @@ class Cluster:
             if entry is not None:
                 entry.owners.discard(owner_key)
                 entry.sets -= 1
+                self._was_left(entry.network.tenant)
+
+    def _was_left(self, tenant_name: str) -> None:
+        """Somebody has left a tenant or a network of its."""
+        if self.tenant(tenant_name).tenant.state is ObjectState.DELETING:
+            self.tenant_news.set()
 
     def _drop_claim(self, key: str) -> None:
         claim = self.claims.pop(key, None)
@@ -278,6 +284,7 @@ class Cluster:
         entry = self.names.at(claim.network)
         if entry is not None:
             (entry.owners.add if sign > 0 else entry.owners.discard)(key)
+            self._was_left(entry.network.tenant)
 
     # -- entries that are made when they are first named -----------------------------------------------------------------
 

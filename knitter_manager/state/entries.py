@@ -111,12 +111,14 @@ def _families(spaces: tuple[Space, ...]) -> tuple[tuple[int, tuple[Space, ...]],
 
 
 class TenantEntry:
-    """A tenant and what it holds. One that was never made has revision 0."""
+    """A tenant and what it holds. One that was never made has revision 0. `coming` is what it is about to become, while the store
+    has not answered: nothing goes beyond the quotas of either."""
 
-    __slots__ = ("addresses", "limits", "networks", "owners", "pending_addresses", "pending_ports", "ports", "tenant")
+    __slots__ = ("addresses", "coming", "limits", "networks", "owners", "pending_addresses", "pending_ports", "ports", "tenant")
 
     def __init__(self, tenant: Tenant) -> None:
         self.tenant = tenant
+        self.coming: Tenant | None = None
         self.limits: tuple[Tenant, Quota] | None = None  # what was worked out from this tenant
         self.owners: set[str] = set()
         self.networks = self.ports = self.addresses = self.pending_ports = self.pending_addresses = 0

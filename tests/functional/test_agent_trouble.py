@@ -96,6 +96,8 @@ async def test_what_belongs_to_others_by_now_is_detached(agent: AgentProcess, ma
     await manager.start()
     await gone(agent)
     assert _links(sandbox) == set()
+    told = [len(request.in_use) for request in manager.told]
+    assert told[-2:] == [1, 0]  # that nothing of it is left, at once: the manager waits for it
 
 
 async def test_pods_start_and_end_while_the_manager_comes_and_goes(

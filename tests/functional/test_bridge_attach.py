@@ -12,6 +12,7 @@ from harness.netns import inside, ip, ping, tc
 
 from knitter_agent.drivers import HostInterface, settle_defaults
 from knitter_agent.drivers.bridge_intent import BridgeIntent
+from knitter_agent.netlink import sysctl
 from knitter_common.errors import Exists, Internal, Refused
 from knitter_common.model import Bandwidth, NetworkType, PortAddress, Route
 
@@ -71,7 +72,7 @@ def test_the_bridge_carries_the_gateways_and_its_own_mac(node: BridgeNode) -> No
     (bridge,) = ip(None, "addr", "show", intent.bridge)
     assert intent.bridge == f"kbr{network_id('a')}"
     assert bridge["address"] == intent.bridge_mac
-    assert addresses(bridge) == {f"{v4(1)}/24", f"{v6(1)}/64"}
+    assert addresses(bridge) == set(intent.gateways) > {f"{v4(1)}/24", f"{v6(1)}/64"}
     assert bridge["ifalias"] == f"knitter:{network_id('a')}"
     assert bridge["linkinfo"]["info_data"]["stp_state"] == 0
     node.pod(port(11))
@@ -175,6 +176,24 @@ def test_an_unlimited_port_has_no_queue_and_an_unusual_rate_fits(node: BridgeNod
     assert [one["kind"] for one in tc(sandbox, "qdisc", "show", "dev", "eth0")] == ["noqueue"]
     fast, wiring = node.pod(port(11, bandwidth=Bandwidth(ingress_rate=1, egress_rate=400_000_000_000, egress_burst=2**40)))
     assert node.check(fast, wiring) == []
+
+
+def test_what_comes_from_outside_reaches_a_pod_that_has_not_spoken_yet(node: BridgeNode) -> None:
+    outside = node.sandbox()
+    ip(None, "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", Path(outside).name)
+    for end, number in ((None, 1), (outside, 2)):
+        name = "up0" if end is None else "eth0"
+        ip(end, "link", "set", name, "up")
+        ip(end, "addr", "add", f"192.0.2.{number}/24", "dev", name)
+        ip(end, "addr", "add", f"2001:db8:ff::{number}/64", "dev", name, "nodad")
+    sysctl.ensure("ipv4/ip_forward", "1")
+    sysctl.ensure("ipv6/conf/all/forwarding", "1")
+    _, wiring = node.pod(port(10))
+    ip(outside, "route", "add", v4(0) + "/24", "via", "192.0.2.1")
+    ip(outside, "-6", "route", "add", v6(0) + "/64", "via", "2001:db8:ff::1")
+    ping(outside, v4(10))
+    ping(outside, v6(10))
+    node.detach(wiring)
 
 
 def test_a_layer_2_port_has_no_address(node: BridgeNode) -> None:

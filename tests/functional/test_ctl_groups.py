@@ -111,6 +111,15 @@ async def test_groups_are_changed_and_deleted_unless_they_are_used(operator: Ope
     assert deleted[-1] == "network/t1/control deleted"
 
 
+async def test_a_mac_and_planes_can_be_wanted_too(operator: Operator) -> None:
+    await operator(
+        "allocate", "--pod", "t1/web-0/u1", "--network", "control:eth0=10.1.0.9,mac:02:00:00:00:00:0A,plane:control,plane:oam"
+    )
+    told = await operator("describe", "portset", "t1/web-0")
+    for text in ("10.1.0.9/24", "02:00:00:00:00:0a", "control,oam"):
+        assert text in told.replace("control, oam", "control,oam"), told
+
+
 async def test_pods_take_by_their_labels(operator: Operator) -> None:
     told = await operator("allocate", "--pod", "t1/web-0/u1", "--network", "control:eth0", "--label", "app=web")
     assert "10.1.0.20" in told

@@ -33,7 +33,7 @@ from knitter_agent.netlink import Kernel, Namespace
 from knitter_agent.worker import KernelWorker
 from knitter_common import convert
 from knitter_common.errors import Exhausted, Internal, KnitterError, NotFound, Unavailable, to_status
-from knitter_common.model import Allocation, Port, PortAddress, PortSet, Return, Route, Wish
+from knitter_common.model import Allocation, Network, Port, PortAddress, PortSet, Return, Route, Wish
 from knitter_common.serve.interceptor import ErrorInterceptor
 
 CONF: dict[str, Any] = {"cniVersion": "1.0.0", "name": "knitter", "type": "knitter-cni"}
@@ -224,6 +224,8 @@ class FakeKernel:
     slow: float = 0.0
     opened: int = 0
     repaired: list[list[str]] = field(default_factory=list)
+    settled: list[list[tuple[int | None, int]]] = field(default_factory=list)
+    unsettling: int = 0
     cookies: "itertools.count[int]" = field(default_factory=lambda: itertools.count(101))
 
     def add_namespace(self, path: str) -> int:
@@ -249,6 +251,17 @@ class FakeKernel:
             "host": f"kv-{attachment}/{port.interface}", "mac": port.mac,
             "routes": [[route.destination, route.gateway, route.metric] for route in planned_routes(port)],
         })  # fmt: skip
+
+    def follow(self, wiring: Wiring, network: Network) -> Wiring:
+        """As Driver: the fact `mtu` is the network's."""
+        return Wiring(wiring.type, wiring.interface, {**wiring.facts, "mtu": network.mtu})
+
+    def settle(self, kernel: Kernel, changes: Sequence[tuple[Wiring, Wiring]]) -> None:
+        """As Driver."""
+        if self.unsettling:
+            self.unsettling -= 1
+            raise Internal("WIRING_FAILED", "the kernel does not take it")
+        self.settled.append([(old.facts.get("mtu"), new.facts["mtu"]) for old, new in changes])
 
     def attach(self, kernel: Kernel, sandbox: Namespace, wiring: Wiring) -> tuple[HostInterface, ...]:
         """As Driver."""

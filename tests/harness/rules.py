@@ -1,16 +1,17 @@
 """A manager's gRPC API in few words, for tests that read like the rules.
 
-    async with manager_on(await site.open()) as manager:
-        await manager.network("control", "10.1.0.0/24", tenant="t1")
-        await manager.group("g", ips=["10.1.0.5"])
-        pod = await manager.pod("web-0", wish("control", ip_group="g"))
-        assert told(pod) == ["10.1.0.5"]
-        with refusal("GROUP_EXHAUSTED", "t1/g"):
-            await manager.pod("web-1", wish("control", ip_group="g"))
+async with manager_on(await site.open()) as manager:
+    await manager.network("control", "10.1.0.0/24", tenant="t1")
+    await manager.group("g", ips=["10.1.0.5"])
+    pod = await manager.pod("web-0", wish("control", ip_group="g"))
+    assert told(pod) == ["10.1.0.5"]
+    with refusal("GROUP_EXHAUSTED", "t1/g"):
+        await manager.pod("web-1", wish("control", ip_group="g"))
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -72,9 +73,7 @@ def members(group: types.IPGroup) -> list[str]:
 
 def users(group: types.IPGroup) -> dict[str, str]:
     """The used addresses of a group, and the pod or named owner that uses each."""
-    return {
-        one.address: one.used_by.pod.name or one.used_by.named.name for one in group.addresses if one.HasField("used_by")
-    }
+    return {one.address: one.used_by.pod.name or one.used_by.named.name for one in group.addresses if one.HasField("used_by")}
 
 
 class Manager:
@@ -88,6 +87,60 @@ class Manager:
         subnets = [one if isinstance(one, types.Subnet) else types.Subnet(cidr=one) for one in cidrs]
         wanted = types.Network(tenant=tenant, name=name, subnets=subnets, **fields)
         made: types.Network = (await self.stub.CreateNetwork(pb.CreateNetworkRequest(network=wanted))).network
+        return made
+
+    async def read_network(self, name: str, tenant: str = TENANT) -> types.Network:
+        """As it is."""
+        found: types.Network = (await self.stub.GetNetwork(pb.GetNetworkRequest(tenant=tenant, name=name))).network
+        return found
+
+    async def change_network(self, name: str, tenant: str = TENANT, **fields: Any) -> types.Network:
+        """The network with these fields, the others as they are."""
+        wanted = await self.read_network(name, tenant)
+        for field, value in fields.items():
+            wanted.ClearField(field)  # type: ignore[arg-type]
+            wanted.MergeFrom(types.Network(**{field: value}))
+        changed: types.Network = (await self.stub.UpdateNetwork(pb.UpdateNetworkRequest(network=wanted))).network
+        return changed
+
+    async def networks(self, tenant: str = "") -> list[str]:
+        """The paths of those that the tenant can use, or of all."""
+        found = (await self.stub.ListNetworks(pb.ListNetworksRequest(tenant=tenant))).networks
+        return [f"{one.tenant}/{one.name}" for one in found]
+
+    async def delete_network(self, name: str, tenant: str = TENANT) -> None:
+        """Ends it."""
+        await self.stub.DeleteNetwork(pb.DeleteNetworkRequest(tenant=tenant, name=name))
+
+    # -- tenants -----------------------------------------------------------------------------------------------------------
+
+    async def tenant(self, name: str = TENANT, **fields: Any) -> types.Tenant:
+        """Makes one."""
+        made: types.Tenant = (await self.stub.CreateTenant(pb.CreateTenantRequest(tenant=types.Tenant(name=name, **fields)))).tenant
+        return made
+
+    async def change_tenant(self, name: str = TENANT, **fields: Any) -> types.Tenant:
+        """The whole tenant as it shall be."""
+        now: types.Tenant = (await self.stub.UpdateTenant(pb.UpdateTenantRequest(tenant=types.Tenant(name=name, **fields)))).tenant
+        return now
+
+    async def read_tenant(self, name: str = TENANT) -> types.Tenant:
+        """As it is."""
+        found: types.Tenant = (await self.stub.GetTenant(pb.GetTenantRequest(name=name))).tenant
+        return found
+
+    async def tenants(self) -> list[str]:
+        """Their names."""
+        return [one.name for one in (await self.stub.ListTenants(pb.ListTenantsRequest())).tenants]
+
+    async def delete_tenant(self, name: str = TENANT) -> types.Tenant:
+        """Begins its end."""
+        begun: types.Tenant = (await self.stub.DeleteTenant(pb.DeleteTenantRequest(name=name))).tenant
+        return begun
+
+    async def node(self, name: str, **fields: Any) -> types.Node:
+        """Registers one."""
+        made: types.Node = (await self.stub.CreateNode(pb.CreateNodeRequest(node=types.Node(name=name, **fields)))).node
         return made
 
     # -- groups ------------------------------------------------------------------------------------------------------------
@@ -192,6 +245,38 @@ class Manager:
     async def sets(self, **filters: Any) -> list[types.PortSet]:
         """All port sets."""
         return list((await self.stub.ListPortSets(pb.ListPortSetsRequest(**filters))).port_sets)
+
+    # -- looking on --------------------------------------------------------------------------------------------------------
+
+    async def usage(self, network: str = f"{TENANT}/control") -> list[pb.PoolUsage]:
+        """Of the network's pools."""
+        answer = await self.stub.ListNetworkUsage(pb.ListNetworkUsageRequest(network=network))
+        return list(answer.networks[0].pools)
+
+    async def address(self, text: str, network: str = "") -> pb.AddressInfo:
+        """What it is, in the first network that has it."""
+        answer = await self.stub.GetAddress(pb.GetAddressRequest(network=network, address=text))
+        return answer.addresses[0]  # type: ignore[no-any-return]
+
+    async def position(self) -> pb.ChangesRequest:
+        """Where the feed is now."""
+        status = await self.stub.GetStatus(pb.GetStatusRequest())
+        return pb.ChangesRequest(after_revision=status.revision, epoch=status.epoch)
+
+    async def until(self, position: pb.ChangesRequest, holds: Callable[[types.Change], bool]) -> list[types.Change]:
+        """The feed from there on, up to the first change for which it holds; at most 20 s."""
+        seen: list[types.Change] = []
+        call = self.stub.Changes(position)
+        try:
+            async with asyncio.timeout(20):
+                async for answer in call:
+                    for change in answer.changes.changes:
+                        seen.append(change)
+                        if holds(change):
+                            return seen
+        finally:
+            call.cancel()
+        raise AssertionError("the feed ended")
 
 
 def _group(

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from knitter_agent.attachment.intent import allocation_of
 from knitter_agent.cni import failure, parse_call
-from knitter_common.errors import Invalid
+from knitter_agent.record import Key
+from knitter_common.errors import Denied, Invalid
 
 CONF: dict[str, Any] = {"cniVersion": "1.0.0", "name": "knitter", "type": "knitter-cni"}
 ENVIRONMENT = {"CNI_COMMAND": b"ADD", "CNI_CONTAINERID": b"c1", "CNI_NETNS": b"/run/netns/a", "CNI_IFNAME": b"eth0"}
@@ -89,6 +91,13 @@ def test_arguments_of_kubernetes_and_unknown_ones() -> None:
     assert call.args["K8S_POD_NAME"] == "web-0"
     assert call.args["FOO"] == "a=b"
     assert _parse(conf={**CONF, "tenant": "t2"}).tenant == "t2"
+
+
+def test_a_namespace_of_the_operators_name_gets_nothing() -> None:
+    call = _parse(environment={"CNI_ARGS": b"K8S_POD_NAMESPACE=admin"})  # its DEL is served
+    with pytest.raises(Denied, match="namespace admin cannot be a tenant") as refused:
+        allocation_of(call, Key("knitter", "c1", "eth0"), "n1", "", 1)
+    assert refused.value.cni_code == 142
 
 
 def test_another_command_than_the_plugin_asked_for_is_code_4() -> None:

@@ -10,7 +10,7 @@ from knitter_agent.attachment.intent import allocation_of
 from knitter_agent.cni import failure, parse_call
 from knitter_agent.cni.result import read, written
 from knitter_agent.record import Key
-from knitter_common.errors import Invalid
+from knitter_common.errors import Denied, Invalid
 
 VERBS = some.sampled_from(["ADD", "DEL", "CHECK", "GC", "STATUS"])
 TEXTS = some.text(max_size=20)
@@ -42,9 +42,9 @@ def _judged(verb: str, environment: dict[str, bytes], stdin: bytes) -> None:
         call = parse_call(verb, environment, stdin, "r")
         if verb == "ADD":
             allocation_of(call, Key(call.conf.name, call.container_id, call.interface), "n", "", 1)
-    except Invalid as error:
+    except (Invalid, Denied) as error:
         body = json.loads(failure(error).stdout)
-        assert body["code"] in (1, 2, 4, 6, 7, 120, 121, 141)
+        assert body["code"] in (1, 2, 4, 6, 7, 120, 121, 141, 142)
         assert body["msg"]
 
 

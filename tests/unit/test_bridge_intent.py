@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from ipaddress import ip_interface
 
 import pytest
 from harness.bridges import network_id, port, v4, v6
@@ -67,7 +68,11 @@ def test_an_intent_of_an_agent_that_knew_no_limits_is_read() -> None:
 
 
 def test_gateways_are_the_bridges_only_where_the_node_is_the_gateway() -> None:
-    assert BridgeIntent.plan(port(10), "a").gateways == (f"{v4(1)}/24", f"{v6(1)}/64")
+    *gateways, link_local = BridgeIntent.plan(port(10), "a").gateways
+    assert gateways == [f"{v4(1)}/24", f"{v6(1)}/64"]
+    assert ip_interface(link_local).is_link_local
+    only = port(10, addresses=port(10).addresses[:1])
+    assert BridgeIntent.plan(only, "a").gateways == (f"{v4(1)}/24",)
     assert BridgeIntent.plan(port(10, node_gateway=False), "a").gateways == ()
 
 

@@ -37,6 +37,7 @@ PORT = model.Port(
     routes=(ROUTE,), mtu=1450, roles=("control",), nic_type=model.NicType.PHYSICAL, accelerate=True, metadata=METADATA,
     type=model.NetworkType.SRIOV, physical_network="phys0", segmentation_id=77, node_gateway=True, masquerade=True, dns=DNS,
     primary=True, place="networks: ports[1]", bandwidth=BANDWIDTH, ip_group="ig0",
+    public=True, exported=True, external=True, default_network=True,
 )  # fmt: skip
 BINDING = model.Binding("c1", "/run/netns/x", 1_700_000_000_000_000_001)
 PORT_SET = model.PortSet(
@@ -58,7 +59,7 @@ FULL: dict[str, tuple[Any, ...]] = {
     "tenant": (
         model.Tenant("t1"),
         model.Tenant("t1", model.Quota(1, 2, 3), (model.NetworkType.VLAN,), ("phys0",), "line", model.Quota(4, 5, 6),
-                     model.ObjectState.DELETING, 3, 4, "crd", {"a": "b"}),
+                     model.ObjectState.DELETING, 3, 4, "crd", {"a": "b"}, 5, "pod t1/a"),
     ),
     "ip_group": (
         model.IPGroup("t1", "g", "control"),

@@ -60,9 +60,23 @@ def test_a_wish_has_network_interface_and_addresses() -> None:
     full = wants.wish("t1/media:eth1=10.2.0.9,2001:DB8::9/64", 1)
     assert (full.network, full.interface, full.addresses) == ("t1/media", "eth1", ("10.2.0.9", "2001:db8::9/64"))
     assert full.place == "--network[1]"
+    more = wants.wish("control:eth0=10.1.0.9,group:g,mac:02:00:00:00:00:0A,plane:control,plane:media", 0)
+    assert (more.addresses, more.ip_group, more.mac, more.roles) == (
+        ("10.1.0.9",),
+        "g",
+        "02:00:00:00:00:0a",
+        ("control", "media"),
+    )
+    assert wants.wish("control=claim:c", 0).ip_claim == "c"
 
 
-@pytest.mark.parametrize("text", ["", ":eth0", "control:", "control=", "control=10.1.0.300", "control:eth0=x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", ":eth0", "control:", "control=", "control=10.1.0.300", "control:eth0=x", "control=group:", "control=group:a,group:b",
+        "control=mac:", "control=mac:02", "control=mac:ff:ff:ff:ff:ff:ff", "control=plane:fast", "control=plane:",
+    ],
+)  # fmt: skip
 def test_a_bad_wish_names_place_and_value(text: str) -> None:
     with pytest.raises(Invalid, match=r"--network\[3\]"):
         wants.wish(text, 3)

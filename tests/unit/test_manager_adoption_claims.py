@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from harness.manager import addresses, allocate, core_on, network
+from harness.manager import addresses, allocate, core_on, network, release
 
 from knitter_common.errors import Refused
 from knitter_common.model import Binding, IPClaim, IPGroup, Node, PodOwner, PortSet, Wish
@@ -29,7 +29,7 @@ async def forgotten(core: Core) -> PortSet:
     """What a node runs, and the store does not know any more, as after a restore."""
     made = await allocate(core, POD, *WISHES, node="n1", binding=Binding("c1"))
     await core.sets.without_node(POD, "n1")
-    await core.sets.end_for_good(POD)
+    await release(core, POD)
     assert not core.cluster.sets
     assert core.claims.get("t1", "vm").used_by is None
     return replace(made, revision=0)

@@ -95,7 +95,7 @@ async def test_a_live_network_grows(core: Core) -> None:
         ({"subnets": (replace(SHAPE.subnets[0], gateway="10.1.0.2"), SHAPE.subnets[1])}, "changing the gateway of 10.1.0.0/24"),
         ({"type": NetworkType.VXLAN}, "used by pod t1/web-0; changing type would cut off its ports"),
         ({"type": NetworkType.MACVLAN, "physical_network": "eth1"}, "used by pod t1/web-0; changing type"),
-        ({"physical_network": "eth1"}, "changing physical_network would cut off"),
+        ({"physical_network": "eth1", "external": True}, "changing physical_network would cut off"),
     ],
 )
 async def test_changes_that_would_hurt_are_refused(core: Core, change: dict[str, object], said: str) -> None:
