@@ -70,7 +70,7 @@ class Committer:
         if self.closed is not None:
             raise StoreDown(self.closed.message)
         asked = [AtRevision(key, revision) for key, revision in conditions.items()]
-        known = self._cluster.revision
+        known = self._cluster.seen
         self._alone += 1
         try:
             revision = await self._store.commit(asked, puts, deletes)

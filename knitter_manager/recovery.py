@@ -121,7 +121,7 @@ class Recovery:
 
     async def write(self, puts: Mapping[str, bytes], deletes: Collection[str] = ()) -> int:
         """Writes meta records; when it returns this manager knows them. Raises Unavailable."""
-        known = self._cluster.revision
+        known = self._cluster.seen
         try:
             revision = await self._store.commit([], puts, list(deletes))
             if revision < known:

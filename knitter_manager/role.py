@@ -102,7 +102,7 @@ class Role:
 
     async def _begin(self) -> None:
         """Has seen all, ends what the writer before left half done, and writes."""
-        known = self._cluster.revision
+        known = self._cluster.seen
         revision = await self._store.commit([], {WRITER: self.name.encode()})
         if revision <= known:
             self._feed.anew()

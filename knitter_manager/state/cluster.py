@@ -36,6 +36,7 @@ class Cluster:
         self.tenant_news = asyncio.Event()  # somebody has left a tenant that is being deleted, or a tenant has changed
         self.meta: dict[str, Record] = {}
         self._own: set[int] = set()  # revisions applied before the feed told them
+        self._done = 0  # the newest of them
 
     # -- reading the store ---------------------------------------------------------------------------------------------
 
@@ -76,6 +77,7 @@ class Cluster:
         """A commit of this process, known before the feed tells it."""
         if revision > self.revision and revision not in self._own:
             self._own.add(revision)
+            self._done = max(self._done, revision)
             self._apply(revision, puts, deletes, now)
 
     def _apply(self, revision: int, puts: Mapping[str, bytes], deletes: Sequence[str], now: float) -> None:
@@ -87,6 +89,11 @@ class Cluster:
             if key.startswith("mac/"):
                 continue
             self.put(key, value, revision, now)
+
+    @property
+    def seen(self) -> int:
+        """The newest revision that the store is known to have reached."""
+        return max(self.revision, self._done)
 
     def refresh(self, key: str, record: Record | None, at: int, now: float) -> None:
         """What the store had at a key, at the revision `at`, where it was not what was expected. Nothing where this state has come
