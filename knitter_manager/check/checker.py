@@ -21,7 +21,7 @@ from knitter_manager.state import Cluster
 from knitter_manager.store.protocol import Snapshot, Store, below
 
 _TRIES = 20  # to find the memory at a snapshot's revision with nothing under way
-_PATIENCE = 0.5  # seconds that one try waits for the feed
+_PATIENCE = 2.0  # seconds that one try waits for the feed
 _BATCH = 200  # findings in one message
 _MOST_UNLIKE = 200  # sets that the memory has otherwise: where there are more, one knows what to do
 

@@ -49,8 +49,9 @@ def _counted(cluster: Cluster) -> Iterator[tuple[Label, int]]:
 
 def stands_still(cluster: Cluster) -> bool:
     """Nothing is planned that the store does not have yet, as far as the counters can tell."""
-    networks = any(entry.pending for entry in cluster.networks.values())
-    return not networks and not any(one.pending_ports or one.pending_addresses for one in cluster.tenants.values())
+    if any(entry.pending or any(space.planned for space in entry.spaces) for entry in cluster.networks.values()):
+        return False
+    return not any(one.pending_ports or one.pending_addresses for one in cluster.tenants.values())
 
 
 @dataclass(frozen=True, slots=True)

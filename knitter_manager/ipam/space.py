@@ -228,6 +228,11 @@ class Space:
         return Usage(pool.size, pool.held, pool.reserved, len(pool.resting))
 
     @property
+    def planned(self) -> bool:
+        """Something of it is taken by plans of which nobody knows yet how they end."""
+        return bool(self._planned)
+
+    @property
     def held_outside(self) -> int:
         """How many are held that no pool hands out any more, or ever did."""
         return self._outside.held
