@@ -40,7 +40,8 @@ class View:
 async def _networks(session: Session, asked: Asked) -> list[Told]:
     async with session:
         found = []
-        for filters in [{"network": path} for path in asked.paths] or [{"tenant": asked.namespace}]:
+        tenant = {"tenant": asked.namespace}  # what a bare name means to it, the manager knows
+        for filters in [tenant | {"network": name} for name in asked.networks] or [tenant]:
             found += [usage.network(one) async for page in session.walk("ListNetworkUsage", "networks", **filters) for one in page]
         return found
 

@@ -173,6 +173,7 @@ async def test_what_is_used_is_shown(site: Site) -> None:
     assert rows[2][-1] == "<1%"
     assert [row[0] for row in await site.rows("ipam", "show", "media", "wire")] == ["admin/media", "admin/media", "admin/wire"]
     assert [row[0] for row in await site.rows("ipam", "show", "-n", "t1")] == ["admin/media", "admin/media"]
+    assert [row[0] for row in await site.rows("ipam", "show", "media", "-n", "t1")] == ["admin/media", "admin/media"]
     (document,) = (await site.ctl("ipam", "show", "wire", "-o", "json")).json()["items"]
     assert (document["network"], document["portSets"], document["pools"]) == ("admin/wire", 1, [])
     described = (await site.ctl("describe", "network", "media")).out
