@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 import structlog
 
+from knitter_agent.attachment.background import ended
 from knitter_agent.attachment.delegates import Surroundings
 from knitter_agent.attachment.intent import allocation_of
 from knitter_agent.attachment.remove import Remover
@@ -79,7 +80,7 @@ class Adder:
             delegations = _delegations(call)
             self._tools.delegates.require(delegations, call.path)
             opening = self._tools.worker.run(lambda _: self._tools.open_namespace(call.netns))
-            always.push_async_callback(_close, opening)
+            always.callback(_close, opening)
             record = Record(
                 key,
                 State.ATTACHING,
@@ -183,9 +184,11 @@ class _Undoing:
         """Undoes after a failure."""
         if error is None or not (self.record.port_set or self.record.cookie):
             return
-        if self._step is not None and not self._step.done():
-            await asyncio.wait([self._step])  # microseconds to milliseconds: the kernel's or the disk's own time
-        undo = self._undoer.submit(self.record)
+        try:
+            if self._step is not None:
+                await ended(self._step)  # microseconds to milliseconds: the kernel's or the disk's own time
+        finally:
+            undo = self._undoer.submit(self.record)
         if not isinstance(error, asyncio.CancelledError):
             await asyncio.shield(undo.told)  # the kernel is clean, and delegates were told once
 
@@ -201,14 +204,14 @@ async def _unless_failed(allocating: Coroutine[Any, Any, Granted | None], openin
     finally:
         if not task.done():
             task.cancel()
-            await asyncio.wait([task])
+            await ended(task)
 
 
-async def _close(opening: "asyncio.Future[Namespace]") -> None:
-    """Closes the namespace when it has been opened; a failure to open was told where it was awaited."""
+def _close(opening: "asyncio.Future[Namespace]") -> None:
+    """Closes the namespace, now or when it has been opened; a failure to open was told where it was awaited."""
     if not opening.done():
-        await asyncio.wait([opening])
-    if not opening.cancelled() and opening.exception() is None:
+        opening.add_done_callback(_close)
+    elif not opening.cancelled() and opening.exception() is None:
         opening.result().close()
 
 

@@ -11,6 +11,11 @@ class NamedLocks:
     def __init__(self) -> None:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
+    @property
+    def held(self) -> bool:
+        """Somebody holds or awaits one."""
+        return bool(self._locks)
+
     @asynccontextmanager
     async def hold(self, *names: str) -> AsyncIterator[None]:
         """Holds all of these, taken in sorted order; "" is nobody's name."""

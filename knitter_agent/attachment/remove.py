@@ -79,6 +79,10 @@ class Remover:
             undos = [self._undoer.submit(record) for record in ending]
             await asyncio.gather(*(asyncio.shield(undo.told) for undo in undos))
             return undos
+        except BaseException:
+            for record in ending:
+                self._undoer.submit(record)  # a defect must not leave a mark without its undo
+            raise
         return [self._undoer.submit(record) for record in ending]
 
     async def _by_configuration(self, call: Call, key: Key) -> None:

@@ -32,7 +32,7 @@ from knitter_agent.manager_client import Granted
 from knitter_agent.netlink import Kernel, Namespace
 from knitter_agent.worker import KernelWorker
 from knitter_common import convert
-from knitter_common.errors import Exhausted, Internal, KnitterError, NotFound, Unavailable, to_status
+from knitter_common.errors import Exhausted, Exists, Internal, KnitterError, NotFound, Unavailable, to_status
 from knitter_common.model import Allocation, Network, Port, PortAddress, PortSet, Return, Route, Wish
 from knitter_common.serve.interceptor import ErrorInterceptor
 
@@ -271,6 +271,8 @@ class FakeKernel:
             time.sleep(self.slow)
         if wiring.interface in self.failing:
             raise self.failing[wiring.interface]
+        if (sandbox.cookie, wiring.interface) in self.made:
+            raise Exists("CNI_INTERFACE_EXISTS", f"interface {wiring.interface} exists already")
         host = str(wiring.facts["host"])
         self.made[(sandbox.cookie, wiring.interface)] = host
         return (HostInterface(host, "02:00:00:00:00:01"),)

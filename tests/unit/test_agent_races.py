@@ -1,16 +1,21 @@
 """knitter_agent.attachment when things happen at once, or a caller goes at a bad moment: everything or nothing."""
 
 import asyncio
+import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
-from harness.agent import Parts, call_of, parts
+from harness.agent import FakeNamespace, Parts, call_of, parts
 
+from knitter_agent.netlink import Namespace
 from knitter_agent.record import Key, State
 from knitter_common import failpoints
 from knitter_common.errors import Exists, KnitterError
+from knitter_common.failpoints import Panic
 
 KEY = Key("knitter", "c1", "eth0")
 TWO = {"networks": "t1/control@net1"}
@@ -126,25 +131,90 @@ async def test_what_belongs_to_others_is_not_detached_in_the_middle_of_its_add(t
         _nothing_left(agent)
 
 
-async def test_adds_and_dels_of_one_attachment_at_once_end_whole_or_with_nothing(tmp_path: Path) -> None:
+async def test_a_namespace_is_let_go_although_the_caller_goes_while_a_failure_is_told(tmp_path: Path) -> None:
     async with parts(tmp_path) as agent:
-        for seed in range(30):
-            tasks: list[asyncio.Task[object]] = []
-            for number in range(6):
-                work = agent.delete() if (seed >> (number % 5)) & 1 else agent.add(**TWO)
-                tasks.append(asyncio.create_task(work))  # type: ignore[arg-type]
-                if seed % 3:
-                    await asyncio.sleep(0)
-                if seed % 7 == number:
-                    tasks[number // 2].cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            unexpected = [one for one in outcomes if isinstance(one, Exception) and not isinstance(one, KnitterError)]
-            assert not unexpected
-            await agent.settle()
-            if KEY in agent.journal.records:
-                assert agent.journal.records[KEY].state is State.ATTACHED
-                assert agent.kernel.interfaces("/ns/a") == ["eth0", "net1"]
-                assert len(agent.manager.sets.held) == 1
-                await agent.delete()
-                await agent.settle()
+
+        def slow(path: str) -> Namespace:
+            time.sleep(0.05)
+            return cast(Namespace, FakeNamespace(agent.kernel, path))
+
+        await agent.restart(open_namespace=slow)
+        failpoints.arm("add.before-allocate=1*panic")
+        adding = asyncio.create_task(agent.add())
+        await asyncio.sleep(0.02)
+        adding.cancel()
+        await asyncio.wait([adding])
+        await agent.tools.worker.run(lambda _: None)  # what was handed over before has been done
+        await asyncio.sleep(0)
+        _nothing_left(agent)
+
+
+STEPS = (
+    "add.before-allocate", "add.after-allocate", "add.before-intent", "add.after-intent", "add.wire", "add.wired",
+    "add.before-done", "add.after-done", "del.before-mark", "del.after-mark", "undo.before-unwire", "undo.unwire",
+    "undo.after-unwire", "undo.before-release", "undo.before-drop", "journal.before-commit",
+)  # fmt: skip
+
+
+def _rules(chance: random.Random) -> str:
+    """Some trouble at some steps. The journal's thread knows refusals alone."""
+    rules = []
+    for step in chance.sample(STEPS, chance.randint(0, 3)):
+        kinds = ("error", "delay(5)", "delay(20)") if step.startswith("journal") else ("error", "panic", "delay(5)", "delay(20)")
+        rules.append(f"{step}={chance.randint(0, 3)}+{chance.randint(1, 2)}*{chance.choice(kinds)}")
+    return ";".join(rules)
+
+
+async def _one_call(agent: Parts, chance: random.Random) -> None:
+    """ADD, DEL, GC or the end of a dead sandbox, of one of two containers in one of two namespaces."""
+    container, netns, draw = chance.choice(("c1", "c2")), chance.choice(("/ns/a", "/ns/b")), chance.random()
+    if draw < 0.5:
+        await agent.add(container, netns, **chance.choice(({}, TWO)))
+    elif draw < 0.8:
+        await agent.delete(container, netns)
+    elif draw < 0.9:
+        await agent.collect((container, "eth0"))
+    elif (seen := agent.journal.records.get(Key("knitter", container, "eth0"))) is not None:
+        await agent.attachments.end(seen)
+
+
+async def _settled(agent: Parts) -> None:
+    """Until nothing is under way any more."""
+    async with asyncio.timeout(10):
+        while agent.attachments.undoer.pending or agent.tools.background.busy or agent.tools.locks.held:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+def _consistent(agent: Parts) -> None:
+    """Journal, kernel and manager say the same, and nothing is half."""
+    records = agent.journal.records
+    assert {record.state for record in records.values()} <= {State.ATTACHED}
+    wired = {str(wiring.facts["host"]) for record in records.values() for wiring in record.wirings}
+    assert set(agent.kernel.made.values()) == wired
+    assert set(agent.manager.sets.held) == {f"sandbox/node1/{key.container_id}/knitter/eth0" for key in records}
+    assert agent.kernel.opened == 0
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_whatever_comes_at_once_fails_and_is_called_off_ends_whole_or_with_nothing(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    async with parts(tmp_path, patience=0.3) as agent:
+        agent.kernel.add_namespace("/ns/b")
+        for _ in range(3):
+            failpoints.arm(_rules(chance))
+            agent.kernel.slow = chance.choice((0.0, 0.0, 0.005))
+            calls: list[asyncio.Task[None]] = []
+            for _ in range(chance.randint(2, 8)):
+                calls.append(asyncio.create_task(_one_call(agent, chance)))
+                await asyncio.sleep(chance.choice((0, 0, 0.001, 0.004, 0.01)))
+                if chance.random() < 0.4:
+                    chance.choice(calls).cancel()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert not [one for one in outcomes if isinstance(one, Exception) and not isinstance(one, KnitterError | Panic)]
+            failpoints.arm("")
+            await _settled(agent)
+            _consistent(agent)
+            for container in ("c1", "c2"):
+                await agent.delete(container)
+            await _settled(agent)
             _nothing_left(agent)
