@@ -196,7 +196,7 @@ class Reconciler:
             if before.binding is not None and before.node not in ("", node):
                 raise Refused("OBJECT_IN_USE", f"{keys.said(told.owner.key)} is used on node {before.node}")
             if _wires(before) == _wires(told):
-                after = replace(before, node=node, binding=told.binding or before.binding, revision=0)
+                after = replace(_carried(before), node=node, binding=told.binding or before.binding, revision=0)
                 if after == replace(before, revision=0):
                     return record
                 return rewrite(before, after)
@@ -207,7 +207,9 @@ class Reconciler:
         """What runs is the truth: its addresses become the owner's, unless another has them."""
         key = keys.port_set(told.owner.key)
         state = PortSetState.LENT if before is None and isinstance(told.owner, PodOwner) else PortSetState.RESERVED
-        after = replace(told, node=node, revision=0, error=None, state=before.state if before else state)
+        if before is not None:
+            state = _carried(before).state
+        after = replace(told, node=node, revision=0, error=None, state=state, expire_time=0)
         plan = Plan(conditions={key: before.revision if before else 0})
         try:
             after = claims_of_running(plan, self._cluster, after)
@@ -293,6 +295,12 @@ def _learn_mac(told: PortSet, attempt: Attempt, macs_held: dict[str, int]) -> No
     if holder != told.owner.key:
         raise Refused("MAC_TAKEN", f"MAC {mac} is that of {keys.said(holder)}", mac=mac)
     macs_held[conflict.key] = conflict.current.revision
+
+
+def _carried(before: PortSet) -> PortSet:
+    """A set that was kept for the next pod of its name, since its node was gone, runs there nevertheless: it is lent until that
+    node gives it back, and no time of its own ends it."""
+    return replace(before, state=PortSetState.LENT, expire_time=0) if before.state is PortSetState.KEPT else before
 
 
 def _wires(port_set: PortSet) -> list[tuple[str, str, str, tuple[str, ...]]]:

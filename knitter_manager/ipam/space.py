@@ -11,7 +11,7 @@ from knitter_manager.ipam.bitmap import Bitmap
 from knitter_manager.ipam.pool import Pool, Taken
 from knitter_manager.ipam.ranges import Range, handed_out, minus, pools_of
 
-__all__ = ["Space", "Taken", "Usage"]
+__all__ = ["Space", "Taken", "Usage", "take_any"]
 
 
 class Usage(NamedTuple):

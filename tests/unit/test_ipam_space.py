@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from knitter_common.model import Pool, Subnet
 from knitter_manager import numbers
 from knitter_manager.ipam.mac import port_identity
-from knitter_manager.ipam.space import Space, Taken
+from knitter_manager.ipam.space import Space, Taken, take_any
 
 REST = 30.0
 
@@ -73,6 +73,20 @@ def test_none_that_rests_goes_out_while_another_pool_has_one() -> None:
     space.rest(first.address, 0.0, mark=1)
     got = [space.take([0, 1], 1.0, REST) for _ in range(3)]
     assert [numbers.to_text(4, one.address) for one in got if one] == ["10.0.0.20", "10.0.0.21", "10.0.0.10"]
+
+
+def test_none_that_rests_goes_out_while_another_subnet_has_one() -> None:
+    full, other = Space(Subnet("10.0.0.0/31")), Space(Subnet("10.0.1.0/31"))
+    both = [(full, [0]), (other, [0])]
+    first, second = (take_any(both, 0.0, REST) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    full.rest(second[1].address, 0.5, 0)
+    full.rest(first[1].address, 1.0, 0)
+    got = [take_any(both, 2.0, REST) for _ in range(5)]
+    texts = [numbers.to_text(4, taken.address) for _, taken in filter(None, got)]
+    assert texts == ["10.0.1.0", "10.0.1.1", "10.0.0.1", "10.0.0.0"]
+    assert got[4] is None
 
 
 def test_a_change_of_writer_begins_every_rest_anew() -> None:

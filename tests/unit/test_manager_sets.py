@@ -3,15 +3,17 @@ test moves."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
-from harness.manager import Clock, addresses, allocate, core_on, held, named, network, pooled, release
+from harness.manager import Clock, addresses, allocate, core_on, held, named, network, pooled, release, settings
 
 from knitter_common.errors import Exhausted, Invalid, KnitterError, NotFound, Refused, Stale, Unavailable
 from knitter_common.model import (
     Allocation,
     Bind,
     Binding,
+    IPGroup,
     NetworkType,
     Node,
     PodOwner,
@@ -129,6 +131,19 @@ async def test_released_addresses_rest(core: Core, clock: Clock) -> None:
     assert addresses(await allocate(core, named("d"), Wish("tiny"))) == ["10.2.0.11"]
     clock.now += 31
     assert addresses(await allocate(core, named("e"), Wish("tiny"))) == ["10.2.0.10"]
+
+
+async def test_what_rests_in_one_subnet_waits_while_another_has_one(core: Core, clock: Clock) -> None:
+    await core.networks.create(network("two", pooled("10.5.0.0/24", ("10.5.0.10", "10.5.0.11")), "10.6.0.0/29", "2001:db8:5::/64"))
+    for name in "ab":
+        await allocate(core, named(name), Wish("two"))
+    for name in "ab":
+        await release(core, named(name))
+    assert addresses(await allocate(core, named("c"), Wish("two")))[0] == "10.6.0.1"
+    group = await core.groups.create(IPGroup("admin", "g", "admin/two", size=2))
+    assert [one.address for one in group.addresses[:2]] == ["10.6.0.2", "10.6.0.3"]
+    clock.now += 31
+    assert addresses(await allocate(core, named("d"), Wish("two")))[0] == "10.5.0.10"
 
 
 async def test_records_of_rests_are_swept(core: Core, clock: Clock) -> None:
@@ -317,10 +332,36 @@ async def test_what_runs_is_adopted_and_what_others_hold_is_refused(core: Core) 
     assert {port_set_of(record).owner for record in stolen.unknown_to_node} == {POD, elsewhere.owner}
 
 
+async def test_a_kept_set_that_runs_on_a_node_that_comes_back_is_not_ended_by_time(clock: Clock) -> None:
+    core = Core(settings(stickyTtl=100), MemoryStore(), clock, wall=lambda: int(clock.now * 1e9))
+    await core.load()
+    await core.lead("writer:1")
+    await core.networks.create(network("control", "10.1.0.0/28"))
+    await core.nodes.create(Node("n1"))
+    pod = PodOwner("admin", "web-0", "u1")
+    made = await allocate(core, pod, Wish("control"), node="n1", binding=Binding("c1"), sticky=True)
+    await release(core, pod)
+    await core.nodes.delete("n1", 0)  # by hand, though it is only cut off
+    assert port_set_of(core.cluster.sets[pod.key]).state is PortSetState.KEPT
+    for told in (made, replace(made, ports=(replace(made.ports[0], interface="eth7"),))):
+        outcome = await core.reconciler.told(Node("n1"), [told], more=False)
+        assert outcome.adopted == [pod]
+        running = port_set_of(core.cluster.sets[pod.key])
+        assert (running.state, running.node, running.binding) == (PortSetState.LENT, "n1", Binding("c1"))
+        clock.now += 101
+        await core.sweeper.sweep()
+        assert addresses(port_set_of(core.cluster.sets[pod.key])) == addresses(made)
+        await release(core, pod, container_id="c1", unbind_only=True)
+        kept = port_set_of(core.cluster.sets[pod.key])
+        assert (kept.state, kept.binding) == (PortSetState.KEPT, None)
+    clock.now += 101
+    await core.sweeper.sweep()
+    assert not core.cluster.sets
+    await core.stop()
+
+
 def _claim(port_set: object, thief: Allocation) -> bytes:
     """The same ports for another owner."""
-    from dataclasses import replace
-
     from knitter_manager.records import stored
 
     return stored(replace(port_set, owner=thief.owner))  # type: ignore[type-var]
