@@ -19,9 +19,13 @@ import signal
 import time
 from dataclasses import dataclass
 
+import structlog
+
 from knitter_common.errors import Internal, Invalid
 
 VARIABLE = "KNITTER_FAILPOINTS"
+
+log = structlog.get_logger()
 
 _RULE = re.compile(
     r"\s*(?P<step>[a-z0-9.-]+)=(?:(?P<skip>\d+)\+)?(?:(?P<times>\d+)\*)?(?P<kind>error|panic|kill|delay\((?P<ms>\d+)\))\s*\Z"
@@ -78,6 +82,7 @@ def _act(step: str) -> float:
         return 0.0
     if rule.left is not None:
         rule.left -= 1
+    log.warning("fail-point", step=step, kind=rule.kind)
     match rule.kind:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)

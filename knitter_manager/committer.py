@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from knitter_common import failpoints
 from knitter_common.errors import KnitterError
 from knitter_manager.state import Cluster
 from knitter_manager.store.protocol import AtRevision, Conflict, NotWriter, Store, StoreDown
@@ -70,6 +71,7 @@ class Committer:
         if self.closed is not None:
             raise StoreDown(self.closed.message)
         asked = [AtRevision(key, revision) for key, revision in conditions.items()]
+        await failpoints.reach("manager.before-commit")
         known = self._cluster.seen
         self._alone += 1
         try:
@@ -79,6 +81,7 @@ class Committer:
             raise
         finally:
             self._alone -= 1
+        await failpoints.reach("manager.after-commit")
         if revision < known:
             self.went_back()
             raise StoreDown(f"the store is at revision {revision}, and was at {known} before: it has gone back in time")

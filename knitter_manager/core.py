@@ -123,16 +123,17 @@ class Core:
         self._spawn(self.undertaker.run())
 
     async def lead(self, name: str) -> None:
-        """Writes whenever it can, under this name. Returns when this manager writes, or when another one does."""
+        """Writes whenever it can, under this name. Returns when this manager writes, or when another one does. Raises what broke
+        meanwhile."""
         self.role.name = name
         lead, writing = self._spawn(self.role.lead()), self._spawn(self.role.writing.wait())
         while not writing.done():
             with contextlib.suppress(StoreDown):  # asked again
                 if await self.store.writer() not in ("", name) and not self.standing.applying:
                     return
-            await asyncio.wait((writing, lead), timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
-            if lead.done():
-                lead.result()
+            await asyncio.wait((writing, lead, self.failed), timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+            if self.failed.done():
+                self.failed.result()
 
     async def stop(self) -> None:
         """Lets what is under way end, then gives the writer's key up. Reads are still answered."""
@@ -143,12 +144,13 @@ class Core:
         await self.abandon()
 
     async def abandon(self) -> None:
-        """Ends at once, as if killed; what is under way is not answered."""
+        """Ends at once, as if killed; who waits for what is under way is told that nobody knows."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.store.close()
         await self.jobs.close()
+        await self.store.close()
+        await self.committer.idle()
         if self.failed.done() and not self.failed.cancelled():
             self.failed.exception()
 

@@ -21,6 +21,7 @@ from knitter_manager.records import kept
 from knitter_manager.state import Cluster
 from knitter_manager.store.protocol import Conflict, NotWriter, Record, Store, StoreDown
 
+_SOMEBODY = "another owner"
 ATTEMPTS = 32  # on conflicts: each shows something that was not known, such as the newest of a network's many changes
 
 log = structlog.get_logger()
@@ -57,6 +58,7 @@ class Jobs:
         self._busy: dict[str, deque[_Job]] = {}  # turn → what waits for the operation under way
         self._doubtful: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def run(self, turn: str, owner_key: str, step: Step) -> "asyncio.Future[Answer]":
         """Starts an operation on an owner's set; the future ends with its answer, or with a KnitterError. Cancelling it does
@@ -84,7 +86,11 @@ class Jobs:
         try:
             plan = job.step(job.attempt)
         except HeldBy as held:
-            self._spawn(self._name_holder(job, held))
+            nobody_knows = held.error(_SOMEBODY)
+            if self._closed:
+                _fail(job, nobody_knows)
+            else:
+                self._spawn(self._name_holder(job, held)).add_done_callback(lambda _: _fail(job, nobody_knows))
             return False
         except Exception as error:  # noqa: BLE001 - told to who asked
             _fail(job, error)
@@ -126,10 +132,16 @@ class Jobs:
             job.future.set_result(None if value is None else kept(value, revision))
         self._next(job.turn)
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+    def _spawn(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("what became of an operation could not be found out", exc_info=error)
 
     async def _name_holder(self, job: _Job, held: HeldBy) -> None:
         try:
@@ -151,7 +163,8 @@ class Jobs:
         for waiting in self._busy[job.turn]:
             _fail(waiting, _doubt(waiting.owner_key))
         self._busy[job.turn].clear()
-        self._spawn(self._settle_doubt(job, plan))
+        if not self._closed:
+            self._spawn(self._settle_doubt(job, plan))
 
     async def _settle_doubt(self, job: _Job, plan: Plan) -> None:
         touched = [*plan.puts, *plan.deletes]
@@ -185,7 +198,8 @@ class Jobs:
                 self._cluster.end_set(key.removeprefix(keys.PORT_SET), plan.conditions.get(key, 0))
 
     async def close(self) -> None:
-        """Gives up on what is in doubt."""
+        """Gives up on what is in doubt, and on what comes to be from now on: what was taken stays taken, nobody asks the store."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness.scarce import run_without_inotify
 from harness.store_process import Churn
 from harness.stores import Site, everything, open_site, take
 
@@ -133,15 +134,20 @@ async def test_followers_are_told_of_a_commit_whose_answer_was_lost(site: Site, 
     assert [commit.revision for commit in await take(store, first, second)] == [first + 1, first + 2]
 
 
-async def test_a_dead_writer_thread_leaves_nobody_waiting(site: Site, armed: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("step", ["store.before-commit", "store.after-commit"])
+async def test_a_defect_is_down_once_and_leaves_nobody_waiting(site: Site, armed: Callable[[str], None], step: str) -> None:
     store = await site.open_writer()
-    armed("store.before-commit=panic")
-    for _ in range(2):
-        with pytest.raises(StoreDown, match="died"):
-            await asyncio.wait_for(store.commit([], {"a": b""}), 2)
-    await asyncio.wait_for(store.close(), 2)
+    armed(f"{step}=2*panic")
+    for number in range(2):
+        with pytest.raises(StoreDown, match="a defect"):
+            await asyncio.wait_for(store.commit([AtRevision("a", 0)], {"a": b"%d" % number}), 2)
+        if step == "store.after-commit":
+            break
+    there = await everything(store)
+    assert set(there) == ({"a"} if step == "store.after-commit" else set())
     armed("")
-    assert await everything(await site.open()) == {}
+    assert await store.commit([], {"b": b""}) == len(there) + 1
+    await asyncio.wait_for(store.close(), 2)
 
 
 async def test_reads_do_not_wait_for_a_commit(site: Site, armed: Callable[[str], None]) -> None:
@@ -292,3 +298,25 @@ async def test_opening_and_closing_leaks_nothing(site: Site) -> None:
         await store.close()
     assert held() == before
     assert before[1] == []
+
+
+_A_WRITER = """
+import asyncio, sys
+from harness.manager import allocate, named, network, start_core
+from knitter_common.model import Wish
+from knitter_manager.store.sqlite import SqliteStore
+
+async def main():
+    core = await start_core(await SqliteStore.open(Path(sys.argv[1])))
+    await core.networks.create(network("control", "10.1.0.0/28"))
+    print(len((await allocate(core, named("a"), Wish("control"))).ports))
+    await core.stop()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_writer_needs_no_inotify(tmp_path: Path) -> None:
+    said = await asyncio.to_thread(run_without_inotify, _A_WRITER, str(tmp_path / "store.db"))
+    assert said.splitlines()[-1] == "1"
+    assert "fs.inotify.max_user_instances" in said, "who follows says what to do"

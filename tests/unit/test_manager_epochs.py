@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +18,9 @@ from harness.stores import KINDS, Site, open_site
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1.manager_pb2_grpc import ManagerServiceStub
-from knitter_common import convert
+from knitter_common import convert, failpoints
 from knitter_common.errors import Invalid, KnitterError, Refused, Unavailable
+from knitter_common.failpoints import Panic
 from knitter_common.model import Binding, Node, Owner, PodOwner, PortSet, SandboxOwner, Wish
 from knitter_common.settings import Seconds
 from knitter_common.snapshot import Header, Writer
@@ -573,4 +574,37 @@ async def test_a_frozen_store_is_not_written(site: Site) -> None:
         with pytest.raises(Unavailable):
             await attach(core, sandbox(2))
         await core.restore.set_frozen(False)
+        await attach(core, sandbox(2))
+
+
+@pytest.fixture
+def armed() -> Iterator[Callable[[str], None]]:
+    yield failpoints.arm
+    failpoints.arm("")
+
+
+@pytest.mark.parametrize("kind", ["error", "panic", "delay(50)"])
+@pytest.mark.parametrize("step", ["restore.staged", "restore.applied"])
+async def test_trouble_in_a_restore_ends_before_it_or_after_it(
+    site: Site, armed: Callable[[str], None], step: str, kind: str
+) -> None:
+    async with core_at(site) as core:
+        await furnish(core)
+        await attach(core, sandbox(1))
+        file = await saved(core)
+        await attach(core, sandbox(2))
+        armed(f"{step}=1*{kind}")
+        if kind.startswith("delay"):
+            await restored(core, file)
+        else:
+            with pytest.raises((KnitterError, Panic)):
+                await restored(core, file)
+        async with asyncio.timeout(10):
+            await core.role.writing.wait()
+        before = step == "restore.staged" and not kind.startswith("delay")
+        assert len(core.cluster.sets) == (2 if before else 1)
+        assert not core.standing.restoring
+        held(core)
+        await restored(core, file, complete=True)
+        assert len(core.cluster.sets) == 1
         await attach(core, sandbox(2))

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import grpc
 import structlog
 
+from knitter_common import failpoints
 from knitter_common.errors import Unavailable
 from knitter_etcd import rpc_pb2
 from knitter_manager.store.etcd import lead, load
@@ -141,6 +142,7 @@ class EtcdStore:
 
     async def _send(self, leading: lead.Lead, conditions: Sequence[Condition], request: rpc_pb2.TxnRequest) -> int:
         while True:
+            await failpoints.reach("store.before-commit")
             async with self._slots:
                 request.compare[0].mod_revision = fence = leading.fence
                 try:
@@ -150,6 +152,7 @@ class EtcdStore:
                 except (StoreDown, asyncio.CancelledError):
                     self._doubt = True
                     raise
+            await failpoints.reach("store.after-commit")
             outcome = commit_outcome(self._layout, leading.place, fence, conditions, response)
             if isinstance(outcome, int):
                 return outcome

@@ -168,7 +168,11 @@ class SqliteStore:
     def _keep_watching(self) -> None:
         """Has the writer's touches wake the followers, from now on."""
         if self._watch is None:
-            inotify = Inotify()
+            try:
+                inotify = Inotify()
+            except OSError as error:
+                said = f"{self.path.parent} cannot be watched: {error}; raise the sysctl fs.inotify.max_user_instances"
+                raise StoreDown(said) from error
             try:
                 inotify.watch(self.path.parent, ATTRIB)
             except OSError as error:

@@ -1,8 +1,8 @@
 """The writer thread: gathers the commits that wait, judges each alone, and makes all that pass durable with one fsync.
 
 For one group: one query tells the revisions of all keys that its conditions name, the judging is plain Python, the rows are written
-in bulk (rows.py says why), and one COMMIT ends it. Nothing is answered before that. When the disk refuses, the whole group gets
-StoreDown and the next group begins anew, on a new connection, from what the file then says.
+in bulk (rows.py says why), and one COMMIT ends it. Nothing is answered before that. When the disk refuses, or something fails that
+no code expects, the whole group gets StoreDown and the next group begins anew, on a new connection, from what the file then says.
 """
 
 import contextlib
@@ -117,15 +117,10 @@ class Writer:
     # -- on the thread -----------------------------------------------------------------------------------------------
 
     def _live(self) -> None:
-        reason = f"the store {self._path} is closed"
-        try:
-            while not self._ending:
-                self._turn()
-        except BaseException as error:  # a defect; nobody may wait for an answer that never comes
-            reason = self._died(error)
-            log.error("the store's writer died", exc_info=error)
+        while not self._ending:
+            self._turn()
         self._close()
-        self._refuse_rest(reason)
+        self._refuse_rest()
 
     def _turn(self) -> None:
         item = self._queue.get()
@@ -138,26 +133,17 @@ class Writer:
                 item = self._queue.get_nowait()
             except queue.Empty:
                 break
-        try:
-            if commits:
-                self._run_group(commits)
-                commits = []
-            if isinstance(item, _Order):
-                self._answer([(item.future, self._guarded(item.run))], ())
-        except BaseException as error:
-            left = [commit.future for commit in commits] + ([item.future] if isinstance(item, _Order) else [])
-            self._answer([(future, StoreDown(self._died(error))) for future in left], ())
-            raise
+        if commits:
+            self._run_group(commits)
+        if isinstance(item, _Order):
+            self._answer([(item.future, self._guarded(item.run))], ())
 
-    def _died(self, error: BaseException) -> str:
-        return f"the writer of {self._path} died: {error!r}"
-
-    def _refuse_rest(self, reason: str) -> None:
-        """Answers for ever with StoreDown when the thread died; after `end` only what is queued now."""
-        while not (self._ending and self._queue.empty()):
+    def _refuse_rest(self) -> None:
+        """Answers what is queued still."""
+        while not self._queue.empty():
             item = self._queue.get()
             if item is not None:
-                self._answer([(item.future, StoreDown(reason))], ())
+                self._answer([(item.future, StoreDown(f"the store {self._path} is closed"))], ())
 
     def _answer(self, outcomes: Sequence[tuple["Future[int]", Outcome]], commits: Sequence[Commit]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
@@ -166,10 +152,10 @@ class Writer:
     def _guarded(self, run: Callable[[], int]) -> Outcome:
         try:
             return run()
-        except (sqlite3.Error, OSError, KnitterError) as error:
-            return self._failed(error)
         except (NotWriter, ValueError) as error:
             return error
+        except Exception as error:  # noqa: BLE001 - a defect too: logged, and nobody may wait for an answer that never comes
+            return self._failed(error)
 
     def _run_group(self, commits: Sequence[Pending]) -> None:
         try:
@@ -181,12 +167,12 @@ class Writer:
                     self._run_group([commit])
                 return
             results, done = [ValueError(f"not a commit: {error}")], []
-        except (sqlite3.Error, OSError, KnitterError) as error:
-            down = self._failed(error)
-            results, done = [down] * len(commits), []
         except NotWriter as error:
             self._rollback()
             results, done = [error] * len(commits), []
+        except Exception as error:  # noqa: BLE001 - as in _guarded
+            down = self._failed(error)
+            results, done = [down] * len(commits), []
         if done:
             self._head = done[-1].revision
         self._answer([(commit.future, result) for commit, result in zip(commits, results, strict=True)], done)
@@ -265,10 +251,11 @@ class Writer:
             self._connection.execute("ROLLBACK")
 
     def _failed(self, error: Exception) -> StoreDown:
-        """After a disk's refusal only the file knows what was written: the next group asks it on a new connection."""
-        log.error("the store failed", file=str(self._path), error=str(error))
+        """After a disk's refusal, or a defect, only the file knows what was written: the next group asks it on a new connection."""
+        defect = not isinstance(error, (sqlite3.Error, OSError, KnitterError))
+        log.error("the store failed", file=str(self._path), error=str(error), exc_info=error if defect else None)
         self._close()
-        down = StoreDown(f"store {self._path}: {error}")
+        down = StoreDown(f"store {self._path}: {f'a defect, {error!r}' if defect else error}")
         down.__cause__ = error
         return down
 
