@@ -23,6 +23,7 @@ from typing import Any
 
 from knitter_agent.cni.capabilities import ANNOTATIONS, handed_on, require_taken
 from knitter_agent.cni.result import read
+from knitter_agent.cni.value import shown
 from knitter_agent.cni.versions import SUPPORTED, require_version
 from knitter_common.addresses import mac as parse_mac
 from knitter_common.addresses import wanted
@@ -120,7 +121,7 @@ def _decode(stdin: bytes) -> Mapping[str, Any]:
     except RecursionError as error:
         raise Invalid("CNI_DECODE_FAILURE", "the configuration on standard input is nested too deeply") from error
     if not isinstance(raw, dict):
-        raise Invalid("CNI_DECODE_FAILURE", f"the configuration on standard input must be an object, not {_shown(raw)}")
+        raise Invalid("CNI_DECODE_FAILURE", f"the configuration on standard input must be an object, not {shown(raw)}")
     return raw
 
 
@@ -129,14 +130,14 @@ def _string(raw: Mapping[str, Any], key: str, required: bool = False) -> str:
     if value is None and not required:
         return ""
     if not isinstance(value, str) or (required and not value):
-        raise _bad(key, "is missing" if value in (None, "") else f"must be a text, not {_shown(value)}")
+        raise _bad(key, "is missing" if value in (None, "") else f"must be a text, not {shown(value)}")
     return value
 
 
 def _object(raw: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
     value = raw.get(key)
     if value is not None and not isinstance(value, dict):
-        raise _bad(key, f"must be an object, not {_shown(value)}")
+        raise _bad(key, f"must be an object, not {shown(value)}")
     return value
 
 
@@ -152,20 +153,20 @@ def _delegates(raw: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         return ()
     chain = delegate.get("plugins", [delegate])
     if not isinstance(chain, list) or not chain:
-        raise _bad("delegate.plugins", f"must be a list of configurations, not {_shown(chain)}")
+        raise _bad("delegate.plugins", f"must be a list of configurations, not {shown(chain)}")
     for index, plugin in enumerate(chain):
         place = f"delegate.plugins[{index}]" if "plugins" in delegate else "delegate"
         if not isinstance(plugin, dict):
-            raise _bad(place, f"must be an object, not {_shown(plugin)}")
+            raise _bad(place, f"must be an object, not {shown(plugin)}")
         kind = plugin.get("type")
         if not isinstance(kind, str) or not kind or "/" in kind or kind in (".", ".."):
-            raise _bad(f"{place}.type", "is missing" if kind is None else f"{_shown(kind)} is not the name of a plugin")
+            raise _bad(f"{place}.type", "is missing" if kind is None else f"{shown(kind)} is not the name of a plugin")
     version = delegate.get("cniVersion", raw["cniVersion"])
     if version not in SUPPORTED:
-        raise _bad("delegate.cniVersion", f"{_shown(version)} is none of {', '.join(SUPPORTED)}")
+        raise _bad("delegate.cniVersion", f"{shown(version)} is none of {', '.join(SUPPORTED)}")
     name = delegate.get("name", raw["name"])
     if not isinstance(name, str) or not name:
-        raise _bad("delegate.name", f"must be a text, not {_shown(name)}")
+        raise _bad("delegate.name", f"must be a text, not {shown(name)}")
     runtime = _object_leniently(raw, "runtimeConfig") or {}
     return tuple({**handed_on(plugin, runtime), "cniVersion": version, "name": name} for plugin in chain)
 
@@ -182,16 +183,16 @@ def _annotations(runtime: Mapping[str, Any]) -> Mapping[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise _bad(f"runtimeConfig[{ANNOTATIONS!r}]", f"must be an object of texts, not {_shown(value)}")
+        raise _bad(f"runtimeConfig[{ANNOTATIONS!r}]", f"must be an object of texts, not {shown(value)}")
     return value
 
 
 def _primary(runtime: Mapping[str, Any]) -> Primary:
     ips, mac = runtime.get("ips"), runtime.get("mac")
     if ips is not None and (not isinstance(ips, list) or not all(isinstance(ip, str) for ip in ips)):
-        raise _bad("runtimeConfig.ips", f"must be a list of addresses, not {_shown(ips)}")
+        raise _bad("runtimeConfig.ips", f"must be a list of addresses, not {shown(ips)}")
     if mac is not None and not isinstance(mac, str):
-        raise _bad("runtimeConfig.mac", f"must be a text, not {_shown(mac)}")
+        raise _bad("runtimeConfig.mac", f"must be a text, not {shown(mac)}")
     addresses = tuple(_checked(wanted, f"runtimeConfig.ips[{index}]", text) for index, text in enumerate(ips or ()))
     return Primary(addresses, _checked(parse_mac, "runtimeConfig.mac", mac or ""), _bandwidth(runtime.get("bandwidth")))
 
@@ -219,21 +220,24 @@ def _dns(raw: Mapping[str, Any]) -> Dns | None:
     for key in ("nameservers", "search", "options"):
         value = dns.get(key) or []
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise _bad(f"dns.{key}", f"must be a list of texts, not {_shown(value)}")
+            raise _bad(f"dns.{key}", f"must be a list of texts, not {shown(value)}")
         lists[key] = tuple(value)
-    return Dns(domain=_string(dns, "domain"), **lists)
+    domain = dns.get("domain") or ""
+    if not isinstance(domain, str):
+        raise _bad("dns.domain", f"must be a text, not {shown(domain)}")
+    return Dns(domain=domain, **lists)
 
 
 def _valid(raw: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """An absent list is an error; an empty one means that nothing is valid."""
     value = raw.get(VALID_ATTACHMENTS)
     if not isinstance(value, list):
-        raise _bad(VALID_ATTACHMENTS, "is missing; GC needs it" if value is None else f"must be a list, not {_shown(value)}")
+        raise _bad(VALID_ATTACHMENTS, "is missing; GC needs it" if value is None else f"must be a list, not {shown(value)}")
     pairs = []
     for index, entry in enumerate(value):
         pair = (entry.get("containerID"), entry.get("ifname")) if isinstance(entry, dict) else (None, None)
         if not isinstance(pair[0], str) or not isinstance(pair[1], str):
-            raise _bad(f"{VALID_ATTACHMENTS}[{index}]", f"must have containerID and ifname, not {_shown(entry)}")
+            raise _bad(f"{VALID_ATTACHMENTS}[{index}]", f"must have containerID and ifname, not {shown(entry)}")
         pairs.append((pair[0], pair[1]))
     return tuple(pairs)
 
@@ -248,8 +252,3 @@ def _checked(parse: Callable[[str], str], key: str, text: str) -> str:
 
 def _bad(key: str, trouble: str) -> Invalid:
     return Invalid("CNI_CONFIG_INVALID", f"{key} {trouble}", field=key)
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."

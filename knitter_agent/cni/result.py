@@ -10,6 +10,7 @@ Inside, a result is a dictionary in the shape of 1.1.0 without `cniVersion`. Dif
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from knitter_agent.cni.value import shown
 from knitter_agent.cni.versions import SUPPORTED
 from knitter_agent.drivers import Changed, planned_routes
 from knitter_common.errors import Invalid
@@ -72,14 +73,16 @@ def read(raw: Mapping[str, Any], fallback_version: str, place: str = "prevResult
     version = raw.get("cniVersion", fallback_version)
     if version not in SUPPORTED:
         field = f"{place}.cniVersion"
-        raise Invalid("CNI_CONFIG_INVALID", f"{field} {version!r} is none of {', '.join(SUPPORTED)}", field=field)
+        raise Invalid("CNI_CONFIG_INVALID", f"{field} {shown(version)} is none of {', '.join(SUPPORTED)}", field=field)
     result = {key: value for key, value in raw.items() if key != "cniVersion"}
     for key in ("interfaces", "ips", "routes"):
         entries = result.get(key)
         if entries is None:
             result.pop(key, None)
         elif not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise Invalid("CNI_CONFIG_INVALID", f"{place}.{key} must be a list of objects", field=f"{place}.{key}")
+            raise Invalid(
+                "CNI_CONFIG_INVALID", f"{place}.{key} must be a list of objects, not {shown(entries)}", field=f"{place}.{key}"
+            )
     if version < "1" and "ips" in result:
         result["ips"] = [{name: value for name, value in entry.items() if name != "version"} for entry in result["ips"]]
     return result

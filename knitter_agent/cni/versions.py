@@ -1,5 +1,6 @@
 """The versions of the specification that the agent speaks, and which verbs each has."""
 
+from knitter_agent.cni.value import shown
 from knitter_common.errors import Invalid
 
 SUPPORTED = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -10,11 +11,11 @@ _SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 
 def require_version(version: object, verb: str) -> str:
     """The cniVersion of a configuration. Raises Invalid(CNI_VERSION_UNSUPPORTED), also for a verb the version does not have."""
-    shown = f"cniVersion {version!r}" if version is not None else "cniVersion is missing"
+    said = f"cniVersion {shown(version)}" if version is not None else "cniVersion is missing"
     if not isinstance(version, str) or version not in SUPPORTED:
-        text = f"{shown}: this plugin speaks {', '.join(SUPPORTED)}"
+        text = f"{said}: this plugin speaks {', '.join(SUPPORTED)}"
         raise Invalid("CNI_VERSION_UNSUPPORTED", text, field="cniVersion")
     since = _SINCE.get(verb, SUPPORTED[0])
     if SUPPORTED.index(version) < SUPPORTED.index(since):
-        raise Invalid("CNI_VERSION_UNSUPPORTED", f"{shown}: {verb} exists since {since}", field="cniVersion")
+        raise Invalid("CNI_VERSION_UNSUPPORTED", f"{said}: {verb} exists since {since}", field="cniVersion")
     return version

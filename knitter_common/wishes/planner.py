@@ -10,7 +10,7 @@ from dataclasses import replace
 from knitter_common import strict_json
 from knitter_common.model import MAX_PORTS, Wish
 from knitter_common.names import INTERFACE_LENGTH, network_reference
-from knitter_common.place import Json, Place
+from knitter_common.place import Json, Place, kind
 from knitter_common.wishes import npwg
 from knitter_common.wishes.combine import combine
 from knitter_common.wishes.knitter import KNITTER_KEY, NPWG_KEY, read_ports
@@ -49,7 +49,7 @@ def from_config(networks: Json, primary: str = PRIMARY) -> tuple[Wish, ...]:
         return _named(combine(read_ports(value, place)), (), primary, _CONFIG)
     if isinstance(value, list):
         return _named((), npwg.read_list(value, place), primary, _CONFIG)
-    raise place.error('must be {"ports": [...]}, a list, or a text such as "net-a, tenant/net-b@eth1"', value)
+    raise place.error(f'must be {{"ports": [...]}}, a list, or a text such as "net-a, tenant/net-b@eth1", not {kind(value)}', value)
 
 
 def with_primary(

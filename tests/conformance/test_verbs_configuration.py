@@ -21,6 +21,20 @@ def place() -> Iterator[Bench]:
         yield made
 
 
+def names_value(error: dict[str, Any], value: Any) -> None:
+    """The message shows what was wrong: the innermost value, as it was written or as JSON, or the part of it, or that it is
+    missing."""
+    while isinstance(value, (dict, list)) and value:
+        value = list(value.values() if isinstance(value, dict) else value)[-1]
+    said = error["msg"]
+    written = [json.dumps(value), json.dumps(value, ensure_ascii=False), str(value), str(value)[:40], repr(value)[1:-1]]
+    if isinstance(value, str) and said.startswith("networks"):
+        written += [value.rpartition("@")[2], value.rpartition("/")[0]]
+    assert any(text in said for text in written if text) or any(
+        word in said for word in ("missing", "empty", "needs", "not known")
+    ), (value, said)
+
+
 BROKEN = [
     (b"", "line 1"),
     (b"   \n", "line"),
@@ -57,15 +71,32 @@ async def test_what_is_no_json_object(place: Bench, verb: str, stdin: bytes, wor
     assert words in error["msg"]
 
 
-BAD_VERSIONS = [None, "", "0.1.0", "0.2.0", "0.3.0", "1.2.0", "2.0.0", "1.1", "v1.0.0", "1.0.0 ", 1, 1.1, True, ["1.0.0"]]
+BAD_VERSIONS = [
+    None,
+    "",
+    "0.1.0",
+    "0.2.0",
+    "0.3.0",
+    "1.2.0",
+    "2.0.0",
+    "1.1",
+    "v1.0.0",
+    "1.0.0 ",
+    1,
+    1.1,
+    True,
+    ["1.0.0"],
+    "1" * 5000,
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("version", BAD_VERSIONS, ids=repr)
 async def test_a_version_that_is_not_spoken(place: Bench, verb: str, version: Any) -> None:
     error = await place.refused(verb, 1, {"cniVersion": version})
-    assert "cniVersion" in error["msg"]
+    assert error["msg"].startswith("cniVersion")
     assert "1.1.0" in error["msg"]
+    names_value(error, version)
 
 
 TOO_OLD = [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("GC", "0.4.0"), ("STATUS", "1.0.0"), ("STATUS", "0.3.1")]
@@ -86,6 +117,7 @@ BAD_TYPES = [("type", value) for value in (None, "", 7, [], {})]
 async def test_a_name_or_type_that_cannot_be_one(place: Bench, verb: str, key: str, value: Any) -> None:
     error = await place.refused(verb, 7, {key: value})
     assert error["msg"].startswith(key)
+    names_value(error, value)
 
 
 BAD_KEYS: list[tuple[dict[str, Any], str]] = [
@@ -107,6 +139,7 @@ BAD_KEYS: list[tuple[dict[str, Any], str]] = [
     ({"delegate": {"type": "bridge", "cniVersion": "0.3.0"}}, "delegate.cniVersion"),
     ({"delegate": {"type": "bridge", "cniVersion": None}}, "delegate.cniVersion"),
     ({"delegate": {"type": "bridge", "name": 7}}, "delegate.name"),
+    ({"delegate": {"type": "a", "name": ""}}, "delegate.name"),
     ({"runtimeConfig": []}, "runtimeConfig"),
     ({"runtimeConfig": "x"}, "runtimeConfig"),
     ({"runtimeConfig": {"ips": "10.0.0.1"}}, "runtimeConfig.ips"),
@@ -120,7 +153,7 @@ BAD_KEYS: list[tuple[dict[str, Any], str]] = [
     ({"dns": {"nameservers": "8.8.8.8"}}, "dns.nameservers"),
     ({"dns": {"search": [1]}}, "dns.search"),
     ({"dns": {"options": {"a": 1}}}, "dns.options"),
-    ({"dns": {"domain": 1}}, "domain"),
+    ({"dns": {"domain": 1}}, "dns.domain"),
     ({"networks": 7}, "networks"),
     ({"networks": True}, "networks"),
     ({"networks": [7]}, "networks"),
@@ -151,6 +184,7 @@ BAD_KEYS: list[tuple[dict[str, Any], str]] = [
 async def test_a_key_that_is_wrong(place: Bench, change: dict[str, Any], words: str) -> None:
     error = await place.refused("ADD", 7, change)
     assert words in error["msg"]
+    names_value(error, change)
 
 
 @pytest.mark.parametrize(("change", "words"), BAD_KEYS, ids=lambda value: json.dumps(value)[:50])
@@ -168,9 +202,7 @@ ASKED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("asked", "key"), ASKED, ids=lambda value: str(value)[:20])
-async def test_a_capability_that_nobody_takes_is_refused_rather_than_dropped(
-    place: Bench, asked: dict[str, Any], key: str
-) -> None:
+async def test_a_capability_that_nobody_takes_is_refused_rather_than_dropped(place: Bench, asked: dict[str, Any], key: str) -> None:
     result = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/x"}], "ips": []}
     for more in ({}, {"delegate": {"type": "bridge"}}, {"prevResult": result}):
         error = await place.refused("ADD", 2, {"runtimeConfig": asked, **more})
@@ -263,7 +295,8 @@ BAD_RESULTS = [{"cniVersion": "9.0.0"}, {"cniVersion": 1}, {"interfaces": 7}, {"
 @pytest.mark.parametrize("result", BAD_RESULTS, ids=repr)
 async def test_a_previous_result_that_cannot_be_passed_on(place: Bench, result: dict[str, Any]) -> None:
     error = await place.refused("ADD", 7, {"prevResult": result})
-    assert "prevResult" in error["msg"]
+    assert f"prevResult.{next(iter(result))}" in error["msg"]
+    names_value(error, result)
 
 
 async def test_unknown_keys_are_others_business(place: Bench) -> None:

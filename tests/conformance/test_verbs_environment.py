@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.verbs import Bench, bench
@@ -29,25 +30,38 @@ BAD_ARGUMENTS = [
 ]  # fmt: skip
 
 
+def names_value(error: dict[str, Any], value: str | bytes) -> None:
+    """The message shows the value, or the part of it that is wrong, cut where it is long; or says what octets it is not made of."""
+    said = error["msg"]
+    if isinstance(value, bytes):
+        assert "UTF-8" in said
+        return
+    parts = [part.partition("=")[2] or part for part in value.split(";")] if said.startswith("CNI_ARGS") else [value]
+    assert any(repr(part)[1:50].rstrip("'") in said for part in parts if part) or "missing" in said or "empty" in said, said
+
+
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK"])
 @pytest.mark.parametrize("value", BAD_CONTAINER_IDS, ids=repr)
 async def test_a_bad_container_id(place: Bench, verb: str, value: str | bytes) -> None:
     error = await place.refused(verb, 4, env={"CNI_CONTAINERID": value})
-    assert "CNI_CONTAINERID" in error["msg"]
+    assert error["msg"].startswith("CNI_CONTAINERID")
+    names_value(error, value)
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK"])
 @pytest.mark.parametrize("value", BAD_INTERFACES, ids=lambda value: repr(value)[:30])
 async def test_a_bad_interface_name(place: Bench, verb: str, value: str | bytes) -> None:
     error = await place.refused(verb, 4, env={"CNI_IFNAME": value})
-    assert "CNI_IFNAME" in error["msg"]
+    assert error["msg"].startswith("CNI_IFNAME")
+    names_value(error, value)
 
 
 @pytest.mark.parametrize("verb", ["ADD", "CHECK"])
 @pytest.mark.parametrize("value", BAD_ARGUMENTS, ids=lambda value: repr(value)[:30])
 async def test_bad_arguments(place: Bench, verb: str, value: str | bytes) -> None:
     error = await place.refused(verb, 4, env={"CNI_ARGS": value})
-    assert "CNI_ARGS" in error["msg"]
+    assert error["msg"].startswith("CNI_ARGS")
+    names_value(error, value)
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC", "STATUS"])
