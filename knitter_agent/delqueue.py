@@ -10,6 +10,7 @@ for recovery to end. No namespace is entered by path alone: a delegate gets it o
 
 import asyncio
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -18,13 +19,17 @@ from google.protobuf.message import DecodeError
 from knitter.v1.agent_pb2 import QueuedDetach
 from knitter_agent.attachment import Attachments
 from knitter_agent.cni import parse_call
+from knitter_common import failpoints
 from knitter_common.errors import KnitterError
-from knitter_common.inotify import IGNORED, MOVED_TO, Inotify
+from knitter_common.inotify import IGNORED, MOVED_TO, Event, Inotify
 
 MAGIC = b"KDQ1"
 SUFFIX = ".del"
 ASIDE = ".bad"
+UNWATCHED = 5.0  # seconds between two looks where the queue cannot be watched
 MOST_ASIDE = 100  # broken entries that are kept to be looked at
+
+_UNDONE = ("CNI_IO_FAILURE", "INTERNAL")  # the journal does not take it, or a defect of ours
 
 log = structlog.get_logger()
 
@@ -44,16 +49,20 @@ class DelQueue:
 
     async def start(self) -> None:
         """Begins to watch, then replays what is there. Returns when every entry's undo is durable."""
-        self._inotify = Inotify()
-        self._watch()
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._inotify = Inotify()
+        except OSError as error:  # fs.inotify.max_user_instances, which all of root's daemons share
+            log.error("the DEL queue cannot be watched; it is read every few seconds", seconds=UNWATCHED, error=str(error))
+        else:
+            self._watch()
         await self.replay()
         self._bound_aside()
 
     async def follow(self) -> None:
         """Replays what comes, until cancelled."""
-        assert self._inotify is not None
         while True:
-            events = await self._inotify.read()
+            events = await self._news()
             try:
                 if any(event.mask & IGNORED for event in events):
                     log.warning("the directory of the DEL queue was removed; it is made again", directory=str(self._directory))
@@ -61,6 +70,13 @@ class DelQueue:
                 await self.replay()
             except Exception as error:
                 log.error("the DEL queue was not replayed; its entries stay for the next time", exc_info=error)
+
+    async def _news(self) -> Sequence[Event]:
+        """Waits until something may have come."""
+        if self._inotify is not None:
+            return await self._inotify.read()
+        await asyncio.sleep(UNWATCHED)
+        return ()
 
     def _watch(self) -> None:
         assert self._inotify is not None
@@ -80,7 +96,9 @@ class DelQueue:
         broken = False
         for entry in entries:
             try:
+                await failpoints.reach("queue.before-entry")
                 await self._carry_out(await asyncio.to_thread(read_entry, entry))
+                await failpoints.reach("queue.after-entry")
             except BrokenEntry as error:
                 log.error("an entry of the DEL queue is broken; set aside", file=str(entry), error=str(error))
                 entry.replace(entry.with_suffix(ASIDE))
@@ -90,6 +108,9 @@ class DelQueue:
                 log.error("an entry of the DEL queue cannot be read; it stays", file=str(entry), error=str(error))
                 continue
             except KnitterError as error:
+                if error.reason in _UNDONE:
+                    log.error("a kept DEL was not carried out; it stays", file=entry.name, reason=error.reason, error=error.message)
+                    continue
                 log.warning("a kept DEL was carried out, with an error", file=entry.name, reason=error.reason, error=error.message)
             except Exception as error:
                 log.error("a kept DEL failed unexpectedly; it stays", file=entry.name, exc_info=error)  # and stops no other

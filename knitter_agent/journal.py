@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -43,6 +43,7 @@ _COLUMNS = (
 )
 _PUT = f"INSERT OR REPLACE INTO attachment ({_COLUMNS}) VALUES ({', '.join('?' * 15)})"
 _DROP = "DELETE FROM attachment WHERE network = ? AND container_id = ? AND interface = ?"
+_ENDING = f"UPDATE attachment SET state = {int(State.DETACHING)} WHERE network = ? AND container_id = ? AND interface = ?"
 _ANSWERED = "UPDATE attachment SET answered = 1 WHERE network = ? AND container_id = ? AND interface = ?"
 _REWIRE = (
     "UPDATE attachment SET wirings = ? WHERE network = ? AND container_id = ? AND interface = ? AND time = ?"
@@ -73,6 +74,7 @@ class Journal:
         self.found_broken = found_broken
         self._meta: dict[str, str] = dict(database.execute("SELECT key, value FROM meta"))
         self._records = {record.key: record for record in map(_of_row, database.execute(f"SELECT {_COLUMNS} FROM attachment"))}
+        self._unsure: set[Key] = set()  # their last commit failed: the disk may have it, or not
         self._group: GroupCommit[_Change, None] = GroupCommit(self._apply, "journal")
 
     @property
@@ -89,15 +91,36 @@ class Journal:
         """A noted value, "" when there is none."""
         return self._meta.get(key, "")
 
+    def may_hold(self, key: Key) -> bool:
+        """Whether the disk has a record of it, or may have one."""
+        return key in self._records or key in self._unsure
+
+    def may_be(self, key: Key, state: State) -> bool:
+        """Whether the disk has it in that state, or may have it so."""
+        record = self._records.get(key)
+        return key in self._unsure or (record is not None and record.state is state)
+
     async def put(self, *records: Record, meta: Mapping[str, str] | None = None) -> None:
-        """Writes these records in one commit. Raises Internal(CNI_IO_FAILURE) when the disk refuses; then nothing was written."""
+        """Writes these records in one commit. Raises Internal(CNI_IO_FAILURE) when the disk refuses; then `records` are as before,
+        and the disk too as far as one can know."""
         statements = [(_PUT, _to_row(record)) for record in records] + [(_META, pair) for pair in (meta or {}).items()]
 
         def remember() -> None:
             self._records.update((record.key, record) for record in records)
             self._meta.update(meta or {})
 
-        await self._durable(statements, remember)
+        await self._durable(statements, [record.key for record in records], remember)
+
+    async def end(self, keys: Iterable[Key]) -> None:
+        """Marks these records as ending (DETACHING) in one commit; what is not there any more stays gone. Raises as `put`."""
+        ending = tuple(keys)
+
+        def mark() -> None:
+            for key in ending:
+                if (record := self._records.get(key)) is not None:
+                    self._records[key] = replace(record, state=State.DETACHING)
+
+        await self._durable([(_ENDING, key) for key in ending], ending, mark)
 
     async def drop(self, keys: Iterable[Key]) -> None:
         """Deletes these records in one commit; missing ones are no error."""
@@ -107,7 +130,7 @@ class Journal:
             for key in gone:
                 self._records.pop(key, None)
 
-        await self._durable([(_DROP, key) for key in gone], forget)
+        await self._durable([(_DROP, key) for key in gone], gone, forget)
 
     async def rewire(self, *records: Record) -> None:
         """Writes the wirings of these records, each only where it is still the same attachment and attached. Raises
@@ -120,7 +143,7 @@ class Journal:
                 if current is not None and current.time == record.time and current.state is State.ATTACHED:
                     self._records[record.key] = replace(current, wirings=record.wirings)
 
-        await self._durable(statements, remember)
+        await self._durable(statements, (), remember)
 
     def note_answered(self, key: Key) -> None:
         """The ADD's answer went out. Written with the next commit, nobody waits for it."""
@@ -134,12 +157,15 @@ class Journal:
         await self._group.close()
         self._database.close()
 
-    async def _durable(self, statements: Sequence[tuple[str, Row]], then: Callable[[], None]) -> None:
+    async def _durable(self, statements: Sequence[tuple[str, Row]], keys: Collection[Key], then: Callable[[], None]) -> None:
         """One commit, and then the same in memory, even if whoever waits is cancelled."""
 
         def settled(done: "asyncio.Future[None]") -> None:
             if done.exception() is None:
+                self._unsure.difference_update(keys)
                 then()
+            else:
+                self._unsure.update(keys)
 
         written = self._group.submit(_Change(tuple(statements)))
         written.add_done_callback(settled)

@@ -20,7 +20,7 @@ from knitter_agent.attachment import Attachments, Tools, cookie_at
 from knitter_agent.drivers import settle_defaults
 from knitter_agent.manager_client import CHUNK
 from knitter_agent.record import Key, Record, State
-from knitter_common import convert
+from knitter_common import convert, failpoints
 from knitter_common.managers import Managers
 from knitter_common.model import Node, PortSet, SandboxOwner
 
@@ -56,7 +56,9 @@ class Reconciler:
                 boot_id=self._boot_id,
                 more=number < len(chunks),
             )
+            await failpoints.reach("reconcile.before-told")
             response = await managers.call(lambda manager: manager.Reconcile, request, within=10.0)
+        await failpoints.reach("reconcile.after-told")
         detached = await self._refused(response.refused)
         await self._unknown([convert.port_set_from_proto(told) for told in response.unknown_to_node])
         self._undecided(response.undecided)

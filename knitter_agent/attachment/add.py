@@ -187,6 +187,10 @@ class _Undoing:
         try:
             if self._step is not None:
                 await ended(self._step)  # microseconds to milliseconds: the kernel's or the disk's own time
+            if self.record.state is State.ATTACHED:  # the disk may have it as done
+                marking = asyncio.ensure_future(self._undoer.marked(self.record))
+                await ended(marking)
+                self.record = marking.result()
         finally:
             undo = self._undoer.submit(self.record)
         if not isinstance(error, asyncio.CancelledError):

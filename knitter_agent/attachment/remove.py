@@ -4,6 +4,7 @@ CNI specification 1.1.0, "DEL": "Plugins should generally complete a DEL action 
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +16,10 @@ from knitter_agent.attachment.undo import Undo, Undoer
 from knitter_agent.cni import Call
 from knitter_agent.record import Delegation, Key, Record, State
 from knitter_common import failpoints
-from knitter_common.errors import KnitterError
+from knitter_common.errors import Internal, KnitterError
+from knitter_common.managers import Backoff
+
+_PATIENCE = 1.0  # seconds in which a disk that refused a mark may take it after all
 
 log = structlog.get_logger()
 
@@ -41,7 +45,8 @@ class Remover:
             raise error
 
     async def delete_late(self, call: Call, asked: int) -> None:
-        """A DEL that was asked at `asked` (nanoseconds since 1970) and comes only now: a newer attachment stays untouched."""
+        """A DEL that was asked at `asked` (nanoseconds since 1970) and comes only now: a newer attachment stays untouched. Raises
+        Internal(CNI_IO_FAILURE) while the journal does not take it."""
         key = Key(call.conf.name, call.container_id, call.interface)
         async with self._tools.locks.hold(f"id/{call.container_id}"):
             record = self._tools.journal.records.get(key)
@@ -49,6 +54,8 @@ class Remover:
                 log.info("a kept DEL is older than the attachment of that name; skipped", attachment=str(key))
             elif record is not None:
                 await self.detach([record])
+                if self._tools.journal.may_be(key, State.ATTACHED):
+                    raise Internal("CNI_IO_FAILURE", f"the journal does not take the end of {key}")
             else:
                 await self._by_configuration(replace(call, netns=""), key)
 
@@ -63,7 +70,7 @@ class Remover:
 
     async def detach(self, records: Sequence[Record]) -> Sequence[Undo]:
         """Ends these attachments: one commit, then the undo is under way, also when the caller is gone. When the disk refuses,
-        waits until all is undone. Hold the container's lock, or an ADD may be in the middle of making what is undone."""
+        the undo comes first. Hold the container's lock, or an ADD may be in the middle of making what is undone."""
         return await self._tools.background.finish(self._detach(records))
 
     async def _detach(self, records: Sequence[Record]) -> Sequence[Undo]:
@@ -78,12 +85,28 @@ class Remover:
             log.error("the journal does not take a DEL; it is carried out before it is answered", error=error.message)
             undos = [self._undoer.submit(record) for record in ending]
             await asyncio.gather(*(asyncio.shield(undo.told) for undo in undos))
+            await self._mark_late([record.key for record in ending])
             return undos
-        except BaseException:
-            for record in ending:
-                self._undoer.submit(record)  # a defect must not leave a mark without its undo
+        except BaseException:  # a defect must not leave a mark without its undo
+            for record in records:
+                if self._tools.journal.may_be(record.key, State.DETACHING):
+                    self._undoer.submit(await self._undoer.marked(record))
             raise
         return [self._undoer.submit(record) for record in ending]
+
+    async def _mark_late(self, keys: Sequence[Key]) -> None:
+        """Until the disk says that they end, or has them no more, but not for ever: a full disk hinders no DEL. What is answered
+        before that comes back with a crash, as a row that liveness ends."""
+        journal, backoff, until = self._tools.journal, Backoff(first=0.05, most=1.0), time.monotonic() + _PATIENCE
+        while left := [key for key in keys if journal.may_hold(key)]:
+            try:
+                await journal.end(left)
+                return
+            except KnitterError as error:
+                if time.monotonic() > until:
+                    log.error("the journal does not take a DEL that is carried out", attachments=len(left), error=error.message)
+                    return
+                await backoff.wait()
 
     async def _by_configuration(self, call: Call, key: Key) -> None:
         """Without a record: what today's configuration delegates is deleted, best effort; of ours there is nothing."""

@@ -101,6 +101,16 @@ class Undoer:
         self._wake.set()
         return undo
 
+    async def marked(self, record: Record) -> Record:
+        """The record as one that ends, on the disk too, so that a crash from now on does not leave half of it. A disk that does not
+        take that is told, and no more: the undo goes on."""
+        ending = replace(record, state=State.DETACHING)
+        try:
+            await self._tools.journal.put(ending)
+        except Exception as error:
+            log.error("the journal does not take an end; it is carried out", attachment=str(record.key), exc_info=error)
+        return ending
+
     async def settled(self, container_id: str, netns: str, cookie: int = 0) -> None:
         """Until no undo of this sandbox, or in the network namespace of this path or cookie, is under way in the kernel."""
 
@@ -197,6 +207,7 @@ class Undoer:
         release = asyncio.create_task(self._release(undo))
         try:
             await self._delegates(undo)
+            await failpoints.reach("undo.after-delegates")
             _resolve(undo.clean)
             await release
             await failpoints.reach("undo.before-drop")
@@ -258,12 +269,13 @@ class Undoer:
             try:
                 await self._tools.manager.release(back)
                 undo.released = True
-                return
+                break
             except KnitterError as error:
                 if error.reason == "SHUTTING_DOWN":
                     await asyncio.Event().wait()  # the journal keeps it for the next start
                 log.error("the manager does not take a set back", owner=owner.key, reason=error.reason, error=error.message)
                 await backoff.wait()
+        await failpoints.reach("undo.after-release")
 
     async def _remember(self, record: Record) -> None:
         if record.key in self._tools.journal.records:
@@ -273,7 +285,7 @@ class Undoer:
                 log.error("the journal does not take an attempt", attachment=str(record.key), error=error.message)
 
     async def _drop(self, undo: Undo) -> None:
-        while undo.record.key in self._tools.journal.records:
+        while self._tools.journal.may_hold(undo.record.key):
             try:
                 await self._tools.journal.drop([undo.record.key])
             except KnitterError as error:

@@ -17,6 +17,7 @@ from knitter_agent.drivers.readiness import await_ready
 from knitter_agent.drivers.ruleset import Ruleset
 from knitter_agent.netlink import Kernel, Namespace, sysctl, wire
 from knitter_agent.netlink.shaping import Limit, get_root, limit_link, parse_rate
+from knitter_common import failpoints
 from knitter_common.errors import Exists, KnitterError, Refused
 from knitter_common.model import Network, Port
 
@@ -74,12 +75,16 @@ class BridgeDriver:
         with self._bridges:
             self._rule(intent)
             bridge = _find_bridge(kernel, intent) or _make_bridge(kernel, intent)
+            failpoints.at("wire.bridge")
             host, peer = self._make_pair(kernel, sandbox, intent, bridge)
+        failpoints.at("wire.pair")
         naming = wire.set_link(host, f"naming link {intent.host}", alias=intent.host_alias)
         limiting = _limited(host, intent.ingress, f"limiting what goes to {intent.interface}")
         kernel.talk.ask(naming, wire.no_link_local(host), *limiting)
         sandbox.run(lambda: _prepare_sandbox_end(intent))
+        failpoints.at("wire.named")
         sandbox.talk.ask(*_sandbox_end(intent, peer))
+        failpoints.at("wire.addressed")
         await_ready(kernel.talk, (intent.host, intent.bridge), intent.gateways)
         await_ready(sandbox.talk, (), intent.addresses)
         return (HostInterface(intent.host, intent.host_mac),)
@@ -90,7 +95,9 @@ class BridgeDriver:
         doomed = _own_links(kernel, intents)
         if any(True for _ in _unused(kernel, intents, doomed)):
             with self._bridges:
-                _delete(kernel, doomed | self._idle_bridges(kernel, intents, doomed))
+                doomed |= self._idle_bridges(kernel, intents, doomed)
+                failpoints.at("unwire.chosen")
+                _delete(kernel, doomed)
         else:
             _delete(kernel, doomed)
 
@@ -168,6 +175,7 @@ def _find_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
 def _make_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
     _, seen = kernel.talk.ask(wire.new_bridge(intent.bridge, intent.bridge_mac), wire.get_link(intent.bridge))
     index = wire.parse_link(seen.body).index
+    failpoints.at("wire.new-bridge")
     _set_up_bridge(kernel, intent, index)
     return index
 

@@ -150,6 +150,20 @@ async def test_a_caller_that_is_gone_leaves_nothing(manager: SmallManager, node:
         assert _links(sandbox) == set()
 
 
+@pytest.mark.parametrize("step", ["del.before-mark", "journal.before-commit=4", "journal.after-commit=4", "del.after-mark"])
+async def test_a_del_whose_caller_is_gone_goes_on(manager: SmallManager, node: str, sandbox: str, step: str) -> None:
+    name, _, passed = step.partition("=")
+    with agent_in(node, manager.address, env={"KNITTER_FAILPOINTS": f"{name}={passed or 0}+1*delay(400)"}) as agent:
+        assert (await agent.call("ADD", "c1", sandbox, "eth0", CONF))[0] == 0
+        deleting = asyncio.create_task(agent.call("DEL", "c1", sandbox, "eth0", CONF))
+        await _until(lambda: "fail-point" in agent.daemon.log())
+        deleting.cancel()
+        await asyncio.wait([deleting])
+        await gone(agent)
+        await _until(lambda: not manager.sets.held)
+        assert _links(sandbox) == set()
+
+
 async def test_a_del_ends_an_add_that_takes_long(manager: SmallManager, node: str, sandbox: str) -> None:
     with agent_in(node, manager.address, env={"KNITTER_FAILPOINTS": "add.after-intent=1*delay(5000)"}) as agent:
         adding = asyncio.create_task(agent.call("ADD", "c1", sandbox, "eth0", CONF))

@@ -103,3 +103,5 @@ COMMIT = (
 )
 # A manager's snapshot while it is sent, and its restore between its phases (tests/functional/test_snapshots.py).
 RESTORE = (Step("snapshot.begun"), Step("restore.staged"), Step("restore.applied"))
+# An agent that brings what is attached to what a network is now (tests/unit/test_agent_follow.py).
+FOLLOW = (Step("follow.before-settle"), Step("follow.settled"))

@@ -439,3 +439,46 @@ async def test_annotations_go_before_the_configuration(tmp_path: Path) -> None:
         (allocation,) = agent.manager.sets.allocated
         assert [(wish.network, wish.interface, wish.primary) for wish in allocation.wishes] == [("a", "eth0", True)]
         assert allocation.wishes[0].mac == "02:00:00:00:00:aa"
+
+
+async def test_a_del_that_the_disk_refused_is_not_answered_before_a_crash_keeps_it(tmp_path: Path) -> None:
+    async with parts(tmp_path) as agent:
+        await agent.add()
+        agent.manager.open.clear()  # so the row stays for now
+        failpoints.arm("del.before-mark=1*error")
+        await agent.delete()
+        assert agent.journal.records[KEY].state is State.DETACHING
+        await agent.restart()
+        assert agent.journal.records[KEY].state is State.DETACHING
+        agent.manager.open.set()
+        await agent.settle()
+        assert not agent.journal.records
+        assert not agent.manager.sets.held
+
+
+async def test_a_late_mark_brings_no_row_back(tmp_path: Path) -> None:
+    async with parts(tmp_path) as agent:
+        await agent.journal.end([KEY])
+        assert not agent.journal.records
+        await agent.restart()
+        assert not agent.journal.records
+
+
+async def test_an_add_right_after_a_del_whose_caller_is_gone_waits_for_it(tmp_path: Path) -> None:
+    async with parts(tmp_path) as agent:
+        await agent.add()
+        deleting = asyncio.create_task(agent.delete())
+        await asyncio.sleep(0)
+        deleting.cancel()
+        async with asyncio.timeout(10):
+            while True:  # at whatever moment of the DEL it comes
+                try:
+                    result = await agent.add()
+                    break
+                except Exists:
+                    await asyncio.sleep(0)
+        await agent.settle()
+        assert result["ips"]
+        assert agent.kernel.interfaces("/ns/a") == ["eth0"]
+        assert agent.journal.records[KEY].state is State.ATTACHED
+        assert len(agent.manager.sets.held) == 1

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import pytest
 from harness.agent import CONF, Parts, environment_of, parts
+from harness.scarce import run_without_inotify
 
 from knitter.v1.agent_pb2 import Invocation, QueuedDetach
 from knitter_agent import delqueue
@@ -186,3 +187,32 @@ async def test_what_cannot_be_found_out_ends_nobody(tmp_path: Path, trouble: Exc
         for now[0] in (0.0, 200.0, 400.0):
             assert await liveness.look() == 0
         assert list(agent.journal.records) == [Key("knitter", "c1", "eth0")]
+
+
+_AN_UNWATCHED_QUEUE = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[2])
+from harness.agent import parts
+from knitter_agent import delqueue
+from test_agent_delqueue import _entry, _put, _started
+
+async def main():
+    delqueue.UNWATCHED = 0.01
+    folder = Path(sys.argv[1])
+    async with parts(folder) as agent:
+        await agent.add()
+        queue = await _started(agent, folder / "delq")
+        following = asyncio.create_task(queue.follow())
+        entry = _put(folder / "delq", _entry())
+        async with asyncio.timeout(10):
+            while agent.journal.records or entry.exists():
+                await asyncio.sleep(0.01)
+        following.cancel()
+
+asyncio.run(main())
+"""
+
+
+def test_a_queue_that_cannot_be_watched_is_read_all_the_same(tmp_path: Path) -> None:
+    said = run_without_inotify(_AN_UNWATCHED_QUEUE, str(tmp_path), str(Path(__file__).parent))
+    assert "cannot be watched" in said
