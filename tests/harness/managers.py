@@ -127,14 +127,17 @@ class Churn:
         try:
             while not self._ending.is_set():
                 owner = some_owner()
+                operation = self.history.call("allocate", owner.key)
                 try:
                     got = await allocate(managers, owner)
                 except Unavailable as error:  # anything else is a failure of the test
+                    operation.answer(error.message)
                     self.history.failed(f"{owner.name}: {error.message}")
                     self._doubtful.add(owner.key)
                     continue
                 self._answered.set()
                 holding = self.history.added(owner.key, addresses_of(got))
+                operation.answer(" ".join(holding.addresses))
                 await asyncio.sleep(random.uniform(0, 0.02))
                 if random.random() < 0.02 and len(self.history.living()) < 30:
                     continue  # kept to the end
@@ -144,9 +147,12 @@ class Churn:
 
     async def _give_back(self, managers: Managers, owner: NamedOwner, holding: Holding) -> None:
         holding.until = time.monotonic()
+        operation = self.history.call("release", owner.key)
         try:
             await release(managers, owner)
+            operation.answer("released")
         except Unavailable as error:
+            operation.answer(error.message)
             self.history.failed(f"{owner.name}: {error.message}")
             self._doubtful.add(owner.key)
 

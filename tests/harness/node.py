@@ -94,15 +94,33 @@ class Node:
         self, verb: str, container: str, netns: str, ifname: str, config: Mapping[str, Any], args: str = "", check: bool = True
     ) -> dict[str, Any]:
         """One call of the plugin; returns what it printed. Raises AssertionError when it fails and `check` is set."""
+        answer = self.doomed_plugin(verb, container, netns, ifname, config, None, args)
+        assert answer is not None
+        assert not check or "code" not in answer, f"{verb}: {answer}"
+        return answer
+
+    def doomed_plugin(
+        self, verb: str, container: str, netns: str, ifname: str, config: Mapping[str, Any], doom: float | None, args: str = ""
+    ) -> dict[str, Any] | None:
+        """One call of the plugin, killed after `doom` seconds if it is not over then; what it printed, or None when it was killed.
+        {} for nothing. Raises AssertionError for an exit code that does not fit what it printed."""
         environment = {
             "CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_NETNS": netns, "CNI_IFNAME": ifname,
             "CNI_PATH": "/usr/lib/cni", "CNI_ARGS": args, "PATH": os.environ["PATH"],
         }  # fmt: skip
-        binary = f"{self.lines['bin_dir']}/knitter-cni"
-        sent = json.dumps(config).encode()
-        done = subprocess.run([binary], input=sent, env=environment, capture_output=True, check=False)
-        assert not check or done.returncode == 0, f"{verb}: {done.stdout.decode()}{done.stderr.decode()}"
-        return dict(json.loads(done.stdout)) if done.stdout.strip() else {}
+        with subprocess.Popen(
+            [f"{self.lines['bin_dir']}/knitter-cni"], env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            try:
+                printed, said = process.communicate(json.dumps(config).encode(), timeout=doom)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                return None
+        answer = dict(json.loads(printed)) if printed.strip() else {}
+        assert (process.returncode == 0) == ("code" not in answer), f"{verb} ended with {process.returncode}: {answer} {said!r}"
+        return answer
 
     def links(self) -> set[str]:
         """The names of the node's links."""
