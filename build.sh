@@ -76,6 +76,13 @@ test_packages() {
     /usr/lib/cni/bridge containernetworking-plugins buildah buildah patchelf patchelf || say "some tests will be skipped"
 }
 
+# atheris is a tool of the tests alone, and installs where there is a wheel of it; the pinned packages do without.
+fuzz_tool() {
+  "$python" -c 'import atheris' 2>/dev/null ||
+    "$python" -m pip install -q --disable-pip-version-check --only-binary :all: --retries 1 --timeout 10 atheris >/dev/null 2>&1 ||
+    { say "atheris cannot be installed here; coverage-guided fuzzing is skipped"; return 1; }
+}
+
 cmd_pytest() { "$python" -m pytest "$@"; }
 
 cmd_demo() {
@@ -98,6 +105,7 @@ usage() {
   test-ut    unit tests (no root)
   test-e2e   with real container runtimes
   test       everything that this machine can run; says what it skips and why
+  fuzz       coverage-guided fuzzing of all that reads what others write, [KNITTER_FUZZ_SECONDS=60] each
   bench      benchmarks, as ratios
   images     container images, one per component
   clean      removes _output
@@ -115,7 +123,8 @@ case "$word" in
   verify) cmd_verify "$@" ;;
   test-ut) cmd_build && cmd_pytest tests/unit "$@" ;;
   test-e2e) cmd_build && test_packages && cmd_pytest tests/e2e "$@" ;;
-  test) cmd_verify && test_packages && cmd_pytest tests/functional tests/conformance tests/faults tests/e2e "$@" ;;
+  fuzz) cmd_build && fuzz_tool && KNITTER_FUZZ_SECONDS=${KNITTER_FUZZ_SECONDS:-60} cmd_pytest tests/unit/test_coverage_fuzz.py "$@" ;;
+  test) cmd_build; fuzz_tool || true; cmd_verify && test_packages && cmd_pytest tests/functional tests/conformance tests/faults tests/e2e "$@" ;;
   bench) cmd_build && test_packages && "$python" bench/run.py "$@" ;;
   images) cmd_build && deploy/images.sh "$@" ;;
   clean) rm -rf _output ;;

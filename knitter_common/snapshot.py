@@ -24,6 +24,7 @@ from knitter_common.errors import Invalid
 FORMAT = 1
 MAGIC = b"KNITSNAP"
 _FRAME = struct.Struct("<cI")
+_HEADER = {"storeId": str, "epoch": str, "revision": int, "time": int}  # beside its format
 _ENTRY = struct.Struct("<II")
 _MOST = 64 * 1024 * 1024  # bytes of one frame, packed or unpacked
 
@@ -145,14 +146,14 @@ class Reader:
 
     def _header(self, payload: bytes) -> None:
         told = _json(payload)
-        if not isinstance(told.get("format"), int):
+        if type(told.get("format")) is not int:
             raise invalid("its header names no format")
         if told["format"] != FORMAT:
             raise invalid(f"it has format {told['format']}; this release reads format {FORMAT}")
-        try:
-            self.header = Header(str(told["storeId"]), str(told["epoch"]), int(told["revision"]), int(told["time"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise invalid(f"its header is incomplete: {error}") from error
+        for key, kind in _HEADER.items():
+            if type(told.get(key)) is not kind:
+                raise invalid(f"its header has no {key}, or one that is no {'number' if kind is int else 'text'}")
+        self.header = Header(told["storeId"], told["epoch"], told["revision"], told["time"])
 
     def _records(self, payload: bytes) -> list[Entry]:
         inflate = zlib.decompressobj()
@@ -206,7 +207,7 @@ def _frame(kind: bytes, payload: bytes) -> bytes:
 def _json(payload: bytes) -> dict[str, Any]:
     try:
         told = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise invalid(f"its header or end is no JSON: {error}") from error
     if not isinstance(told, dict):
         raise invalid("its header or end is no JSON object")

@@ -50,6 +50,24 @@ def test_a_file_cut_anywhere_is_refused() -> None:
         assert raised.value.reason == "SNAPSHOT_INVALID"
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"format": 1, "storeId": "a", "epoch": "a.1", "revision": 7, "time": 1e999}',
+        b'{"format": 1, "storeId": "a", "epoch": "a.1", "revision": "7", "time": 1}',
+        b'{"format": 1, "storeId": "a", "epoch": "a.1", "revision": true, "time": 1}',
+        b'{"format": 1, "storeId": 5, "epoch": "a.1", "revision": 7, "time": 1}',
+        b'{"format": 1, "storeId": "a", "revision": 7, "time": 1}',
+        b'{"format": true}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_header_of_other_values_is_refused(header: bytes) -> None:
+    file = snapshot.MAGIC + b"H" + len(header).to_bytes(4, "little") + header
+    with pytest.raises(Invalid, match="header"):
+        read(file)
+
+
 @given(st.data())
 def test_a_changed_byte_is_noticed(data: st.DataObject) -> None:
     file = bytearray(written(ENTRIES))
