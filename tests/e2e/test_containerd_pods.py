@@ -17,6 +17,8 @@ from harness.netns import Traffic, ip, ping
 from harness.node import Node, eventually
 from harness.recorder import Recorder
 
+LOOPBACK_CACHE = "/var/lib/cni/results/cni-loopback-{}-lo"
+
 pytestmark = pytest.mark.skipif(bool(containerd.missing()), reason=f"no containerd here: {containerd.missing()}")
 
 
@@ -108,7 +110,7 @@ def test_an_agent_killed_during_add_fails_the_pod_and_leaves_nothing(cluster: Cl
     cluster.node.signal("knitter-agent", signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool:
         attempt = pool.submit(cluster.runtime.run_pod, "late", wishes("control"))
-        eventually(lambda: _plugin_runs(cluster.node))
+        eventually(lambda: _attaching(cluster.node))
         cluster.node.kill("knitter-agent")
         with pytest.raises(grpc.RpcError) as caught:
             attempt.result()
@@ -124,12 +126,14 @@ def test_a_runtime_killed_during_add_leaves_nothing(cluster: Cluster) -> None:
     try:
         attempt = threading.Thread(target=_run_and_fail, args=(cluster.runtime,))
         attempt.start()
-        eventually(lambda: _plugin_runs(cluster.node))
+        eventually(lambda: _attaching(cluster.node))
+        container = _attaching(cluster.node)
         cluster.runtime.kill()
         attempt.join()
     finally:
         cluster.node.signal("knitter-agent", signal.SIGCONT)
     cluster.node.assert_nothing_left()  # though the namespace lives on, and nobody will ever ask for a DEL
+    Path(LOOPBACK_CACHE.format(container)).unlink()  # what libcni keeps of the sandbox for ever
     cluster.runtime.start()
     cluster.runtime.remove_pod(cluster.pod("again", "control"))
     cluster.node.assert_nothing_left()
@@ -140,15 +144,17 @@ def _run_and_fail(runtime: Containerd) -> None:
         runtime.run_pod("killed", wishes("control"))
 
 
-def _plugin_runs(node: Node) -> bool:
-    wanted = f"{node.lines['bin_dir']}/knitter-cni".encode()
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+def _attaching(node: Node) -> str:
+    """The container of a plugin process that runs on the node, "" when there is none."""
+    plugin = f"{node.lines['bin_dir']}/knitter-cni".encode()
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if wanted in entry.read_bytes():
-                return True
-        except OSError:
+            if plugin in (entry / "cmdline").read_bytes():
+                environment = dict(pair.partition(b"=")[::2] for pair in (entry / "environ").read_bytes().split(b"\0"))
+                return environment[b"CNI_CONTAINERID"].decode()
+        except (OSError, KeyError):
             continue
-    return False
+    return ""
 
 
 @pytest.mark.parametrize("way", ["terminated", "killed"])
