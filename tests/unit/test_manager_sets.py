@@ -336,9 +336,9 @@ async def test_a_kept_set_that_runs_on_a_node_that_comes_back_is_not_ended_by_ti
     core = Core(settings(stickyTtl=100), MemoryStore(), clock, wall=lambda: int(clock.now * 1e9))
     await core.load()
     await core.lead("writer:1")
-    await core.networks.create(network("control", "10.1.0.0/28"))
+    await core.networks.create(network("control", "10.1.0.0/28", public=True))
     await core.nodes.create(Node("n1"))
-    pod = PodOwner("admin", "web-0", "u1")
+    pod = PodOwner("t1", "web-0", "u1")
     made = await allocate(core, pod, Wish("control"), node="n1", binding=Binding("c1"), sticky=True)
     await release(core, pod)
     await core.nodes.delete("n1", 0)  # by hand, though it is only cut off
