@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -11,10 +11,18 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from harness.daemons import Daemons
+from harness.stores import KINDS, Site, open_site
 
 # A loaded machine is no failure, and two runs share no database.
 hypothesis.settings.register_profile("knitter", deadline=None, database=None, print_blob=True)
 hypothesis.settings.load_profile("knitter")
+
+
+@pytest.fixture(params=KINDS)
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    """A place for a store, once of each kind."""
+    async with open_site(request.param, tmp_path) as site:
+        yield site
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ that rests goes out while another address is free, and nothing that was acknowle
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from harness.manager import Clock, addresses, allocate, held, named, network, pooled, release, start_core
-from harness.stores import KINDS, Site, open_site
+from harness.stores import Site
 
 from knitter_common.errors import KnitterError
 from knitter_common.model import Owner, PortSet, Wish
@@ -20,12 +19,6 @@ from knitter_manager.records import port_set_of
 REST = 30.0  # seconds, the default
 FIRST = tuple(f"10.7.0.{number}" for number in range(10, 16))  # a small pool that is used first
 ROUNDS = 40
-
-
-@pytest.fixture(params=KINDS)
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(request.param, tmp_path) as site:
-        yield site
 
 
 class Managers:

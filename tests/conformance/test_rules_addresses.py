@@ -3,12 +3,11 @@
 import asyncio
 import ipaddress
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from google.protobuf import duration_pb2
 from harness.rules import Manager, manager_on, named_owner, refusal, told, wish
-from harness.stores import KINDS, Site, open_site
+from harness.stores import Site
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
@@ -16,12 +15,6 @@ from knitter.v1 import types_pb2 as types
 MACVLAN, IPVLAN, VLAN = types.NETWORK_TYPE_MACVLAN, types.NETWORK_TYPE_IPVLAN, types.NETWORK_TYPE_VLAN
 SHORT = duration_pb2.Duration(nanos=50_000_000)
 PAST = 0.06  # seconds; longer than that rest
-
-
-@pytest.fixture(params=KINDS)
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(request.param, tmp_path) as site:
-        yield site
 
 
 @pytest.fixture

@@ -2,23 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import grpc
 import pytest
 from harness.rules import Manager, manager_on, named_owner, refusal, told, wish
-from harness.stores import KINDS, Site, open_site
+from harness.stores import Site
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
 
 CLAIMED = wish("control", ip_claim="vm")
-
-
-@pytest.fixture(params=KINDS)
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(request.param, tmp_path) as site:
-        yield site
 
 
 @pytest.fixture

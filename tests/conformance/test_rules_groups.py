@@ -3,23 +3,16 @@ a set of pods always gets addresses from it."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import grpc
 import pytest
 from harness.rules import Manager, manager_on, members, named_owner, pod_owner, refusal, told, users, wish
-from harness.stores import KINDS, Site, open_site
+from harness.stores import Site
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
 
 GROUP = wish("control", ip_group="g")
-
-
-@pytest.fixture(params=KINDS)
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(request.param, tmp_path) as site:
-        yield site
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import duration_pb2
 from harness.rules import Manager, manager_on, named_owner, refusal, told, wish
-from harness.stores import KINDS, Site, open_site
+from harness.stores import Site
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
@@ -26,12 +25,6 @@ SHAPE = types.Subnet(
     pools=[types.Pool(start="10.1.0.10", end="10.1.0.19"), types.Pool(start="10.1.0.30", end="10.1.0.39")],
     exclude=["10.1.0.12/31"],
 )
-
-
-@pytest.fixture(params=KINDS)
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(request.param, tmp_path) as site:
-        yield site
 
 
 @pytest.fixture

@@ -7,19 +7,13 @@ from pathlib import Path
 import grpc
 import pytest
 from harness.rules import Manager, manager_on, pod_owner, refusal, told, users, wish
-from harness.stores import KINDS, Site, open_site
+from harness.stores import Site, open_site
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1 import types_pb2 as types
 
 WISH = wish("control", interface="eth0")
 KEPT, LENT, RESERVED = types.PORT_SET_STATE_KEPT, types.PORT_SET_STATE_LENT, types.PORT_SET_STATE_RESERVED
-
-
-@pytest.fixture(params=KINDS)
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(request.param, tmp_path) as site:
-        yield site
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from harness.rules import Manager, manager_on, named_owner, pod_owner, refusal, told, wish
-from harness.stores import KINDS, Site, open_site
+from harness.stores import Site
 
 from knitter.v1 import types_pb2 as types
 from knitter_common.errors import from_rpc_error
@@ -16,12 +15,6 @@ from knitter_common.errors import from_rpc_error
 WISH = wish("control", interface="eth0")
 ACTIVE, DELETING = types.OBJECT_STATE_ACTIVE, types.OBJECT_STATE_DELETING
 MACVLAN, VLAN, VXLAN = types.NETWORK_TYPE_MACVLAN, types.NETWORK_TYPE_VLAN, types.NETWORK_TYPE_VXLAN
-
-
-@pytest.fixture(params=KINDS)
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(request.param, tmp_path) as site:
-        yield site
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """What every store promises, on all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.stores import KINDS, Site, everything, open_site, take
+from harness.stores import Site, everything, take
 
 from knitter_manager.store import Store
 from knitter_manager.store.memory import MemorySpace, MemoryStore
@@ -23,12 +21,6 @@ from knitter_manager.store.protocol import (
     all_but,
     below,
 )
-
-
-@pytest.fixture(params=KINDS)
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(request.param, tmp_path) as place:
-        yield place
 
 
 @pytest.fixture

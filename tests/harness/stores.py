@@ -1,9 +1,5 @@
-"""Places where state lies, for tests that must hold on every store.
-
-    @pytest.fixture(params=KINDS)
-    async def site(request, tmp_path):
-        async with open_site(request.param, tmp_path) as site:
-            yield site
+"""Places where state lies, for tests that must hold on every store: the fixture `site` (tests/conftest.py) is one, for each
+kind.
 
 A `Site` is one disk, cluster or memory: each `await site.open()` is another process, or the same one after a restart.
 """

@@ -14,7 +14,7 @@ import pytest
 from harness.etcd import Cluster
 from harness.manager import addresses, allocate, held, network, release, settings, start_core, whole
 from harness.rules import refusal
-from harness.stores import KINDS, Site, open_site
+from harness.stores import Site, open_site
 
 from knitter.v1 import manager_pb2 as pb
 from knitter.v1.manager_pb2_grpc import ManagerServiceStub
@@ -35,12 +35,6 @@ T = TypeVar("T")
 
 WISH = Wish(network="small")
 NODES = ("n1", "n2")
-
-
-@pytest.fixture(params=KINDS)
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(request.param, tmp_path) as site:
-        yield site
 
 
 @contextlib.asynccontextmanager

@@ -1,19 +1,10 @@
 """The largest port set that is allowed, exchanged for another one of that size: one commit, on every store."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
 from harness.manager import addresses, allocate, core_on, held, named, network, release
-from harness.stores import KINDS, Site, open_site
+from harness.stores import Site
 
 from knitter_common.model import MAX_ADDRESSES, MAX_PORTS, Wish
-
-
-@pytest.fixture(params=KINDS)
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(request.param, tmp_path) as site:
-        yield site
 
 
 async def test_the_largest_set_is_exchanged_in_one_commit(site: Site) -> None:
