@@ -64,6 +64,7 @@ cmd_build() {
 cmd_verify() {
   cmd_build
   "$venv/bin/ruff" check .
+  "$venv/bin/ruff" format --check --quiet . || die "not as the formatter has it: _output/venv/bin/ruff format ."
   "$venv/bin/mypy"
   "$venv/bin/lint-imports"
   "$python" deploy/make_docs.py --check

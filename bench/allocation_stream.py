@@ -42,8 +42,7 @@ class Echo(manager_pb2_grpc.ManagerServiceServicer):
         async for request in request_iterator:
             yield manager_pb2.StreamAllocationsResponse(
                 outcomes=[
-                    manager_pb2.AllocationOutcome(id=operation.id, port_set=_answer(operation))
-                    for operation in request.operations
+                    manager_pb2.AllocationOutcome(id=operation.id, port_set=_answer(operation)) for operation in request.operations
                 ]
             )
 

@@ -1,6 +1,6 @@
 """Runs every benchmark of this folder, prints the tables and writes all figures to _output/bench.json.
 
-    run.py [NAME …]     only the scripts with these names, such as `cni_calls`
+run.py [NAME …]     only the scripts with these names, such as `cni_calls`
 """
 
 import json

@@ -32,8 +32,15 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def setting(doc: str, default: Any = dataclasses.MISSING, *, low: float | None = None, high: float | None = None,
-            choices: tuple[str, ...] = (), address: str = "") -> Any:
+def setting(
+    doc: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    address: str = "",
+) -> Any:
     """A documented field. `low` and `high` bound a number, `choices` a text; `address` says that a text is one: of a "peer",
     "served" (port 0 means any free one) or "unix" (served, on a unix socket only)."""
     metadata = {"doc": doc, "low": low, "high": high, "choices": choices, "address": address}

@@ -49,7 +49,7 @@ def subnet_list(network: Network) -> str:
 
 
 def state_of_set(found: PortSet) -> str:
-    """"bound" for a reserved set that a sandbox uses, else the state's name."""
+    """ "bound" for a reserved set that a sandbox uses, else the state's name."""
     if found.state is PortSetState.RESERVED and found.binding is not None:
         return "bound"
     return found.state.name.lower()
@@ -62,14 +62,14 @@ def network_name(port: Port, tenant: str) -> str:
 
 
 def interfaces(found: PortSet) -> str:
-    """"eth0=control:10.1.0.9,2001:db8::9 eth1=…"; the reason when planning failed."""
+    """ "eth0=control:10.1.0.9,2001:db8::9 eth1=…"; the reason when planning failed."""
     if found.error is not None:
         return f"error {found.error.reason}"
     return " ".join(_interface(port, found.tenant) for port in found.ports)
 
 
 def quota(used: Quota, limit: Quota, field: str) -> str:
-    """"3/10"; "3" when the limit is the default that the manager does not tell."""
+    """ "3/10"; "3" when the limit is the default that the manager does not tell."""
     most = getattr(limit, field)
     return f"{getattr(used, field)}/{most}" if most else str(getattr(used, field))
 

@@ -1,8 +1,8 @@
 """Errors for people and exit codes for scripts (docs/knitterctl.md shows the same table).
 
-    0 ok            3 not found                          6 exhausted: a pool or a quota is full
-    1 failed        4 refused: exists, stale, in use     7 denied
-    2 bad input     5 unavailable: try again later
+0 ok            3 not found                          6 exhausted: a pool or a quota is full
+1 failed        4 refused: exists, stale, in use     7 denied
+2 bad input     5 unavailable: try again later
 """
 
 import sys

@@ -27,7 +27,10 @@ Managers = Annotated[
 Timeout = Annotated[
     float | None,
     typer.Option(
-        "--timeout", metavar="SECONDS", min=0.001, show_default=False,
+        "--timeout",
+        metavar="SECONDS",
+        min=0.001,
+        show_default=False,
         help=f"How long one call may take, tries included. Default: {DEFAULT_TIMEOUT:g}.",
     ),
 ]
@@ -38,14 +41,17 @@ Namespace = Annotated[
 KindName = Annotated[
     str,
     typer.Argument(
-        metavar="KIND", help="networks, portsets, nodes, tenants, ipgroups or ipclaims.", autocompletion=kinds.complete,
+        metavar="KIND",
+        help="networks, portsets, nodes, tenants, ipgroups or ipclaims.",
+        autocompletion=kinds.complete,
         show_default=False,
     ),
 ]
 Files = Annotated[
     list[str] | None,
-    typer.Option("--filename", "-f", metavar="FILE|DIR|-", help="A file, a folder, or - for standard input. Repeatable.",
-                 show_default=False),
+    typer.Option(
+        "--filename", "-f", metavar="FILE|DIR|-", help="A file, a folder, or - for standard input. Repeatable.", show_default=False
+    ),
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-R", help="Folders with all folders below them.")]
 NoHeaders = Annotated[bool, typer.Option("--no-headers", help="Tables without their first line.")]

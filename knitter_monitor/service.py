@@ -84,8 +84,14 @@ class MonitorService(monitor_pb2_grpc.MonitorServiceServicer):
         applied = _positions("applied", request.applied)
         self._connections.reported(request.node, applied, request.rejections)
         for rejection in request.rejections:
-            log.warning("a node could not use an object", node=request.node, key=rejection.key, revision=rejection.revision,
-                        reason=rejection.reason, error=rejection.message)
+            log.warning(
+                "a node could not use an object",
+                node=request.node,
+                key=rejection.key,
+                revision=rejection.revision,
+                reason=rejection.reason,
+                error=rejection.message,
+            )
         return pb.ReportStatusResponse()
 
     async def ListConnections(self, request: pb.ListConnectionsRequest, context: Any) -> pb.ListConnectionsResponse:

@@ -58,8 +58,10 @@ class BridgeDriver:
             return  # repair makes it, or tells
         stale = {gateway for intent in before for gateway in intent.gateways} - set(after.gateways)
         _set_up_bridge(kernel, after, link.index)
-        kernel.talk.ask(*_gateways(after, link.index), *(
-            wire.drop_address(link.index, gateway, f"taking gateway {gateway} from bridge {after.bridge}") for gateway in stale))
+        kernel.talk.ask(
+            *_gateways(after, link.index),
+            *(wire.drop_address(link.index, gateway, f"taking gateway {gateway} from bridge {after.bridge}") for gateway in stale),
+        )
         self._rule(after)
 
     def _rule(self, intent: BridgeIntent) -> None:
@@ -140,8 +142,12 @@ class BridgeDriver:
             raise Exists("CNI_INTERFACE_EXISTS", said, interface=intent.interface, netns=sandbox.path)
         leftover = _own_links(kernel, [intent])
         if not leftover or not again:
-            raise Refused("LINK_FOREIGN", f"link {intent.host} exists on the node and is not Knitter's; remove or rename it",
-                          interface=intent.interface, step="making the pair")
+            raise Refused(
+                "LINK_FOREIGN",
+                f"link {intent.host} exists on the node and is not Knitter's; remove or rename it",
+                interface=intent.interface,
+                step="making the pair",
+            )
         _delete(kernel, leftover)  # of the same attachment, in a sandbox that was replaced
         return self._make_pair(kernel, sandbox, intent, bridge, again=False)
 
@@ -160,13 +166,22 @@ def _find_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
         if link is not None and link.kind == "bridge":
             return link.index
         what = "is not on this node; make it" if link is None else f"of this node is a {link.kind or 'device'}; remove it"
-        raise Refused("DATA_PLANE_UNSUPPORTED", f"the external network's bridge {intent.bridge} {what}, or correct physicalNetwork",
-                      interface=intent.interface, step="finding the bridge")
+        raise Refused(
+            "DATA_PLANE_UNSUPPORTED",
+            f"the external network's bridge {intent.bridge} {what}, or correct physicalNetwork",
+            interface=intent.interface,
+            step="finding the bridge",
+        )
     if link is None:
         return 0
     if not intent.owns_bridge(link):
-        raise Refused("LINK_FOREIGN", f"link {intent.bridge} exists and is not Knitter's: it is a {link.kind or 'device'} with "
-                      f"alias {link.alias!r}; remove or rename it", interface=intent.interface, step="finding the bridge")
+        raise Refused(
+            "LINK_FOREIGN",
+            f"link {intent.bridge} exists and is not Knitter's: it is a {link.kind or 'device'} with "
+            f"alias {link.alias!r}; remove or rename it",
+            interface=intent.interface,
+            step="finding the bridge",
+        )
     if (link.up, link.alias, link.mtu) != (True, intent.bridge_alias, intent.bridge_mtu):
         _set_up_bridge(kernel, intent, link.index)
     return link.index
@@ -183,8 +198,10 @@ def _make_bridge(kernel: Kernel, intent: BridgeIntent) -> int:
 def _set_up_bridge(kernel: Kernel, intent: BridgeIntent, index: int) -> None:
     """May be repeated. A bridge that is up has had all of it, so one whose making was cut short is found by being down."""
     name = intent.bridge
-    kernel.talk.ask(wire.set_link(index, f"naming and sizing bridge {name}", alias=intent.bridge_alias, mtu=intent.bridge_mtu),
-                    wire.no_link_local(index))
+    kernel.talk.ask(
+        wire.set_link(index, f"naming and sizing bridge {name}", alias=intent.bridge_alias, mtu=intent.bridge_mtu),
+        wire.no_link_local(index),
+    )
     sysctl.ensure(f"ipv6/conf/{name}/accept_ra", "0", optional=True)
     if intent.gateways:
         sysctl.ensure(f"ipv4/conf/{name}/forwarding", "1")
@@ -215,8 +232,15 @@ def _sandbox_end(intent: BridgeIntent, index: int) -> Iterator[wire.Request]:
         yield wire.new_address(index, address, f"giving {address} to {name}")
     yield from _limited(index, intent.egress, f"limiting what comes from {name}")
     for route in intent.routes:
-        yield wire.new_route(index, route.destination, route.gateway, route.metric, route.mtu, route.onlink,
-                             f"routing {route.destination} through {name}")
+        yield wire.new_route(
+            index,
+            route.destination,
+            route.gateway,
+            route.metric,
+            route.mtu,
+            route.onlink,
+            f"routing {route.destination} through {name}",
+        )
 
 
 def _limited(index: int, limit: Limit | None, step: str) -> Iterator[wire.Request]:

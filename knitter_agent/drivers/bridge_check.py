@@ -13,8 +13,10 @@ from knitter_agent.netlink.shaping import Limit, get_root, parse_rate
 def differences(kernel: Kernel, sandbox: Namespace, intent: BridgeIntent, changed: Changed = UNCHANGED) -> list[str]:
     """What differs, from the pod outwards; `changed` says what later plugins made of the interface. Nothing is touched."""
     inner = _link(sandbox.talk.ask(wire.get_link(intent.interface))[0])
-    host, bridge, number = (answer for answer in kernel.talk.ask(
-        wire.get_link(intent.host), wire.get_link(intent.bridge), wire.get_namespace_id(sandbox.fd)))
+    host, bridge, number = (
+        answer
+        for answer in kernel.talk.ask(wire.get_link(intent.host), wire.get_link(intent.bridge), wire.get_namespace_id(sandbox.fd))
+    )
     outer, shared = _link(host), _link(bridge)
     found: list[str] = []
     if inner is None:
@@ -63,8 +65,10 @@ def _routes(sandbox: Namespace, intent: BridgeIntent, index: int, changed: Chang
         if route.destination in changed.routes:
             continue
         candidates = [entry for entry in found if entry.destination == route.destination]
-        if not any(entry.gateway == route.gateway and (not route.metric or entry.metric == route.metric) and entry.mtu == route.mtu
-                   for entry in candidates):
+        if not any(
+            entry.gateway == route.gateway and (not route.metric or entry.metric == route.metric) and entry.mtu == route.mtu
+            for entry in candidates
+        ):
             expected = _route(route.gateway, route.metric, route.mtu)
             shown = _listed(_route(entry.gateway, entry.metric, entry.mtu) for entry in candidates)
             yield f"interface {intent.interface}: expected route {route.destination} {expected}, found {shown}"
@@ -84,11 +88,15 @@ def _pair(intent: BridgeIntent, inner: wire.Link | None, outer: wire.Link | None
         yield f"interface {intent.interface}: expected its other end {intent.host} on the node, found none"
         return
     if not intent.owns_host(outer):
-        yield (f"interface {intent.interface}: expected link {intent.host} on the node with alias {intent.host_alias!r}, "
-               f"found a {outer.kind or 'device'} with alias {outer.alias!r}")
+        yield (
+            f"interface {intent.interface}: expected link {intent.host} on the node with alias {intent.host_alias!r}, "
+            f"found a {outer.kind or 'device'} with alias {outer.alias!r}"
+        )
     if inner is not None and not (outer.peer == inner.index and inner.peer == outer.index and outer.peer_nsid == sandbox_id):
-        yield (f"interface {intent.interface}: expected {intent.host} (index {outer.index}) as its other end, "
-               f"found index {inner.peer}, while {intent.host} leads to index {outer.peer} in namespace {outer.peer_nsid}")
+        yield (
+            f"interface {intent.interface}: expected {intent.host} (index {outer.index}) as its other end, "
+            f"found index {inner.peer}, while {intent.host} leads to index {outer.peer} in namespace {outer.peer_nsid}"
+        )
     if not outer.up:
         yield f"interface {intent.interface}: expected link {intent.host} on the node up, found it down"
     if outer.mtu != intent.mtu:
@@ -102,8 +110,10 @@ def _bridge(kernel: Kernel, intent: BridgeIntent, outer: wire.Link | None, bridg
         yield f"interface {intent.interface}: expected bridge {intent.bridge} on the node, found none"
         return
     if not intent.owns_bridge(bridge) and not (intent.external and bridge.kind == "bridge"):
-        yield (f"interface {intent.interface}: expected bridge {intent.bridge} with alias {intent.bridge_alias!r}, "
-               f"found a {bridge.kind or 'device'} with alias {bridge.alias!r}")
+        yield (
+            f"interface {intent.interface}: expected bridge {intent.bridge} with alias {intent.bridge_alias!r}, "
+            f"found a {bridge.kind or 'device'} with alias {bridge.alias!r}"
+        )
     if not bridge.up:
         yield f"interface {intent.interface}: expected bridge {intent.bridge} up, found it down"
     if outer is not None and outer.master != bridge.index:

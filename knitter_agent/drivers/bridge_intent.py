@@ -77,29 +77,51 @@ class BridgeIntent:
         try:
             return cls._plan(port, attachment)
         except ValueError as error:
-            raise Invalid("FIELD_INVALID", f"interface {port.interface} of network {port.network}: {error}",
-                          interface=port.interface, network=port.network) from error
+            raise Invalid(
+                "FIELD_INVALID",
+                f"interface {port.interface} of network {port.network}: {error}",
+                interface=port.interface,
+                network=port.network,
+            ) from error
 
     @classmethod
     def _plan(cls, port: Port, attachment: str) -> Self:
         addresses = tuple(str(ip_interface(address.cidr)) for address in port.addresses)
         carried = [address for address in port.addresses if port.node_gateway and address.gateway]
         gateways = _gateways(port.network_id, carried)
-        routes = tuple(IntendedRoute(route.destination, _hop(route), route.metric, route.mtu, onlink(route, port))
-                       for route in planned_routes(port))
+        routes = tuple(
+            IntendedRoute(route.destination, _hop(route), route.metric, route.mtu, onlink(route, port))
+            for route in planned_routes(port)
+        )
         with_ipv6 = any(":" in address for address in addresses)
         mtu = port.mtu or DEFAULT_MTU
         ingress, egress = planned_limits(port.bandwidth, mtu)
         host = "kv" + _digest(f"{attachment}/{port.interface}")[:12]
         bridge = port.physical_network if port.external else f"kbr{port.network_id}"[:NAME_LENGTH]
-        return cls(bridge=bridge, bridge_alias=f"knitter:{port.network_id}",
-                   bridge_mac=_bridge_mac(port.network_id), external=port.external, gateways=gateways,
-                   masquerade=port.masquerade and bool(gateways), bridge_mtu=port.mtu or DEFAULT_MTU,
-                   tenant=port.network.partition("/")[0], public=port.public, everybodys=port.default_network,
-                   exported_to=(SOMEBODY,) if port.exported else (), host=host,
-                   host_alias=f"knitter:{attachment}/{port.interface}"[:ALIAS_LENGTH], host_mac=_derived_mac(f"host/{host}"),
-                   interface=port.interface, mac=_mac(port.mac), mtu=mtu, addresses=addresses,
-                   link_local=_link_local(port.mac) if with_ipv6 else "", routes=routes, ingress=ingress, egress=egress)
+        return cls(
+            bridge=bridge,
+            bridge_alias=f"knitter:{port.network_id}",
+            bridge_mac=_bridge_mac(port.network_id),
+            external=port.external,
+            gateways=gateways,
+            masquerade=port.masquerade and bool(gateways),
+            bridge_mtu=port.mtu or DEFAULT_MTU,
+            tenant=port.network.partition("/")[0],
+            public=port.public,
+            everybodys=port.default_network,
+            exported_to=(SOMEBODY,) if port.exported else (),
+            host=host,
+            host_alias=f"knitter:{attachment}/{port.interface}"[:ALIAS_LENGTH],
+            host_mac=_derived_mac(f"host/{host}"),
+            interface=port.interface,
+            mac=_mac(port.mac),
+            mtu=mtu,
+            addresses=addresses,
+            link_local=_link_local(port.mac) if with_ipv6 else "",
+            routes=routes,
+            ingress=ingress,
+            egress=egress,
+        )
 
     def follow(self, network: Network) -> Self:
         """The same port, with what is the network's own on the node as the network is now. The gateways of the port's own subnets
@@ -109,28 +131,46 @@ class BridgeIntent:
         served = {ip_interface(address).network for address in self.addresses}
         own = [gateway.partition("/") for gateway in self.gateways if ip_interface(gateway).network in served]
         carried = [] if network.external_gateway else [subnet for subnet in network.subnets if subnet.gateway]
-        gateways = _gateways(network.id, [*(PortAddress("".join(gateway), gateway[0]) for gateway in own),
-                                          *(PortAddress(subnet.cidr, subnet.gateway) for subnet in carried)])
-        return replace(self, gateways=gateways, masquerade=network.masquerade and bool(gateways),
-                       bridge_mtu=network.mtu or DEFAULT_MTU, tenant=network.tenant, public=network.public,
-                       exported_to=network.exported_to)
+        gateways = _gateways(
+            network.id,
+            [
+                *(PortAddress("".join(gateway), gateway[0]) for gateway in own),
+                *(PortAddress(subnet.cidr, subnet.gateway) for subnet in carried),
+            ],
+        )
+        return replace(
+            self,
+            gateways=gateways,
+            masquerade=network.masquerade and bool(gateways),
+            bridge_mtu=network.mtu or DEFAULT_MTU,
+            tenant=network.tenant,
+            public=network.public,
+            exported_to=network.exported_to,
+        )
 
     @classmethod
     def of(cls, wiring: Wiring) -> Self:
         """The intent that a wiring holds."""
         facts: Mapping[str, Any] = wiring.facts
-        values = {**facts, "gateways": tuple(facts["gateways"]), "addresses": tuple(facts["addresses"]),
-                  "exported_to": tuple(facts["exported_to"]),
-                  "routes": tuple(IntendedRoute(**route) for route in facts["routes"])}
+        values = {
+            **facts,
+            "gateways": tuple(facts["gateways"]),
+            "addresses": tuple(facts["addresses"]),
+            "exported_to": tuple(facts["exported_to"]),
+            "routes": tuple(IntendedRoute(**route) for route in facts["routes"]),
+        }
         values |= {way: Limit(*facts[way]) for way in ("ingress", "egress") if facts.get(way)}
         return cls(**values)
 
     def wiring(self) -> Wiring:
         """The intent as plain values, for the journal."""
         facts: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        facts |= {"gateways": list(self.gateways), "addresses": list(self.addresses),
-                  "exported_to": list(self.exported_to),
-                  "routes": [{name: getattr(route, name) for name in route.__slots__} for route in self.routes]}
+        facts |= {
+            "gateways": list(self.gateways),
+            "addresses": list(self.addresses),
+            "exported_to": list(self.exported_to),
+            "routes": [{name: getattr(route, name) for name in route.__slots__} for route in self.routes],
+        }
         facts |= {way: [limit.rate, limit.burst] for way in ("ingress", "egress") if (limit := facts[way])}
         return Wiring(NetworkType.BRIDGE, self.interface, facts)
 

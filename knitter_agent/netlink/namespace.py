@@ -139,5 +139,6 @@ def _require_sandbox(fd: int, path: str) -> None:
     if kind != CLONE_NEWNET:
         raise Invalid("CNI_ENVIRONMENT_INVALID", f"CNI_NETNS {path!r} is not a network namespace", netns=path)
     if os.path.samestat(os.fstat(fd), os.stat(OWN)):  # noqa: PTH116 - a Path costs more than the call
-        raise Invalid("CNI_ENVIRONMENT_INVALID", f"CNI_NETNS {path!r} is the node's own network namespace; a sandbox has its own",
-                      netns=path)
+        raise Invalid(
+            "CNI_ENVIRONMENT_INVALID", f"CNI_NETNS {path!r} is the node's own network namespace; a sandbox has its own", netns=path
+        )

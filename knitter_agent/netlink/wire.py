@@ -57,8 +57,20 @@ _U32 = struct.Struct("=I")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 _LEAN = struct.pack("=HHI", 8, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 _ANY_LINK = _LINK.pack(0, 0, 0, 0, 0)
-_OF_A_LINK = frozenset((IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS,
-                        IFLA_GROUP, IFLA_LINK_NETNSID))
+_OF_A_LINK = frozenset(
+    (
+        IFLA_ADDRESS,
+        IFLA_IFNAME,
+        IFLA_MTU,
+        IFLA_LINK,
+        IFLA_MASTER,
+        IFLA_OPERSTATE,
+        IFLA_LINKINFO,
+        IFLA_IFALIAS,
+        IFLA_GROUP,
+        IFLA_LINK_NETNSID,
+    )
+)
 _OF_LINKINFO = frozenset((IFLA_INFO_KIND,))
 _OPER_UP = bytes((IF_OPER_UP,))
 _ADDR_GEN_NONE = struct.pack("=B", ADDR_GEN_MODE_NONE)
@@ -174,11 +186,22 @@ def new_bridge(name: str, mac: str) -> Request:
 def new_veth(name: str, mac: str, mtu: int, master: int, peer: str, peer_mac: str, namespace: int) -> Request:
     """A veth pair in one step: this end up and a port of `master`, the other born as `peer` in the namespace of the descriptor."""
     size = number(IFLA_MTU, mtu)
-    other = (_ANY_LINK + text(IFLA_IFNAME, peer) + attribute(IFLA_ADDRESS, mac_bytes(peer_mac)) + size
-             + number(IFLA_NET_NS_FD, namespace))
+    other = (
+        _ANY_LINK
+        + text(IFLA_IFNAME, peer)
+        + attribute(IFLA_ADDRESS, mac_bytes(peer_mac))
+        + size
+        + number(IFLA_NET_NS_FD, namespace)
+    )
     info = text(IFLA_INFO_KIND, "veth") + attribute(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, other))
-    payload = (_LINK.pack(0, 0, 0, IFF_UP, IFF_UP) + text(IFLA_IFNAME, name) + attribute(IFLA_ADDRESS, mac_bytes(mac)) + size
-               + number(IFLA_MASTER, master) + attribute(IFLA_LINKINFO, info))
+    payload = (
+        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        + text(IFLA_IFNAME, name)
+        + attribute(IFLA_ADDRESS, mac_bytes(mac))
+        + size
+        + number(IFLA_MASTER, master)
+        + attribute(IFLA_LINKINFO, info)
+    )
     step = f"making interface {peer} and its other end {name}"
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload, step, frozenset((errno.EEXIST,)))
 
@@ -220,12 +243,20 @@ def parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = _LINK.unpack_from(body)
     found = _chosen(body, _LINK.size, _OF_A_LINK)
     info = _chosen(found.get(IFLA_LINKINFO, b""), 0, _OF_LINKINFO)
-    return Link(index=index, name=_text(found.get(IFLA_IFNAME)), up=bool(flags & IFF_UP),
-                carries=found.get(IFLA_OPERSTATE) == _OPER_UP, mtu=_number(found.get(IFLA_MTU)),
-                mac=found.get(IFLA_ADDRESS, b"").hex(":"), master=_number(found.get(IFLA_MASTER)),
-                kind=_text(info.get(IFLA_INFO_KIND)), alias=_text(found.get(IFLA_IFALIAS)),
-                group=_number(found.get(IFLA_GROUP)), peer=_number(found.get(IFLA_LINK)),
-                peer_nsid=_signed(found.get(IFLA_LINK_NETNSID)))
+    return Link(
+        index=index,
+        name=_text(found.get(IFLA_IFNAME)),
+        up=bool(flags & IFF_UP),
+        carries=found.get(IFLA_OPERSTATE) == _OPER_UP,
+        mtu=_number(found.get(IFLA_MTU)),
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        master=_number(found.get(IFLA_MASTER)),
+        kind=_text(info.get(IFLA_INFO_KIND)),
+        alias=_text(found.get(IFLA_IFALIAS)),
+        group=_number(found.get(IFLA_GROUP)),
+        peer=_number(found.get(IFLA_LINK)),
+        peer_nsid=_signed(found.get(IFLA_LINK_NETNSID)),
+    )
 
 
 def link_index(body: bytes) -> int:
@@ -320,8 +351,12 @@ def parse_route(body: bytes, index: int) -> RouteEntry:
     base = found.get(RTA_DST) or (bytes(4) if family == socket.AF_INET else bytes(16))
     metrics = dict(attributes(found.get(RTA_METRICS, b""), 0))
     gateway = found.get(RTA_GATEWAY) or _gateway_through(found.get(RTA_MULTIPATH, b""), index)
-    return RouteEntry(f"{ip_address(base)}/{prefix}", str(ip_address(gateway)) if gateway else "", _number(found.get(RTA_PRIORITY)),
-                      _number(metrics.get(RTAX_MTU)))
+    return RouteEntry(
+        f"{ip_address(base)}/{prefix}",
+        str(ip_address(gateway)) if gateway else "",
+        _number(found.get(RTA_PRIORITY)),
+        _number(metrics.get(RTAX_MTU)),
+    )
 
 
 def _gateway_through(hops: bytes, index: int) -> bytes:

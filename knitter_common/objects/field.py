@@ -192,9 +192,7 @@ class Table:
         for key in written:
             if key not in known:
                 at = self.fields.get(key, self.field)
-                raise self.field.source.error(
-                    self.field.path, f"unknown key {shown(key)}; {nearest(key, known)}", at.line, key
-                )
+                raise self.field.source.error(self.field.path, f"unknown key {shown(key)}; {nearest(key, known)}", at.line, key)
 
     def get(self, key: str) -> Field | None:
         """The value, or None."""

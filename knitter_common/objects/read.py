@@ -225,9 +225,7 @@ def _selector(field: Field | None) -> LabelSelector | None:
     if field is None:
         return None
     table = field.table(("matchLabels", "matchExpressions"))
-    return LabelSelector(
-        table.texts_by_key("matchLabels"), tuple(_requirement(entry) for entry in table.items("matchExpressions"))
-    )
+    return LabelSelector(table.texts_by_key("matchLabels"), tuple(_requirement(entry) for entry in table.items("matchExpressions")))
 
 
 def _requirement(field: Field) -> LabelRequirement:

@@ -205,6 +205,7 @@ def _read(names: list[str] | None, recursive: bool, namespace: str) -> "list[Dec
 
     if not names:
         raise Invalid("FIELD_INVALID", "nothing to read: name a file, a folder or - with -f", field="--filename")
+
     def parse(text: str, place: str) -> Loaded:
         return read_text(text, place, namespace or ADMIN)
 

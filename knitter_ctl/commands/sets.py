@@ -19,7 +19,9 @@ def allocate(
     network: Annotated[
         list[str] | None,
         typer.Option(
-            "--network", metavar="NET[:IF][=WHAT,…]", show_default=False,
+            "--network",
+            metavar="NET[:IF][=WHAT,…]",
+            show_default=False,
             help="One interface: its network, its name, what it wants: addresses, group:NAME, claim:NAME, mac:MAC, "
             "plane:PLANE. Repeatable; none means one on the default network.",
         ),
@@ -50,9 +52,7 @@ def allocate(
     wishes = tuple(wants.wish(text, position) for position, text in enumerate(network or []))
     node = node or (found.node if isinstance(found, SandboxOwner) else "")
     labels = wants.labels(label or [])
-    wanted = Allocation(
-        owner=found, tenant=namespace, node=node, wishes=wishes, replace=replace, sticky=sticky, labels=labels
-    )
+    wanted = Allocation(owner=found, tenant=namespace, node=node, wishes=wishes, replace=replace, sticky=sticky, labels=labels)
     stored = run(_allocate(options.session(ctx, manager, timeout), wanted))
     emit(*printing.lines(PORT_SET, [stored], output.value, single=True, headers=not no_headers, now=time.time_ns()))
 

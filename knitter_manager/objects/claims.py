@@ -133,9 +133,7 @@ class Claims:
             raise Denied("TENANT_DENIED", said, network=path, tenant=asked.tenant)
         return entry
 
-    def _with_addresses(
-        self, plan: Plan, entry: NetworkEntry, claim: IPClaim, before: IPClaim | None, attempt: int
-    ) -> IPClaim:
+    def _with_addresses(self, plan: Plan, entry: NetworkEntry, claim: IPClaim, before: IPClaim | None, attempt: int) -> IPClaim:
         """The claim with what it takes. Raises KnitterError or HeldBy."""
         plan.read(entry)
         key = keys.claim(claim.tenant, claim.name)

@@ -1,8 +1,8 @@
 """The state of one epoch, laid out as topics: what each node and each network has to be told. Pure; time is an argument.
 
-    invariant: a port set's key is in exactly the topics of its last fact; leaving one leaves a tombstone there
-    invariant: needs(node) is node/<node> and network/<id> for each network that a port set of the node has a port on
-    invariant: a node's key is in network/<id> exactly while a port set of the node has a port on that overlay
+invariant: a port set's key is in exactly the topics of its last fact; leaving one leaves a tombstone there
+invariant: needs(node) is node/<node> and network/<id> for each network that a port set of the node has a port on
+invariant: a node's key is in network/<id> exactly while a port set of the node has a port on that overlay
 """
 
 from collections import Counter, defaultdict

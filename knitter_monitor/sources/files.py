@@ -176,8 +176,14 @@ class FolderSource:
         report.applied = sum(self._applied.get(key) == declared.obj for key, declared in reading.declared.items())
         new, gone = report.put(problems, self._now())
         for problem in sorted(new, key=lambda problem: problem.place):
-            log.warning("not applied", source=report.name, place=problem.place, object=problem.object, reason=problem.reason,
-                        error=problem.message)
+            log.warning(
+                "not applied",
+                source=report.name,
+                place=problem.place,
+                object=problem.object,
+                reason=problem.reason,
+                error=problem.message,
+            )
         for problem in gone:
             log.info("solved", source=report.name, place=problem.place, object=problem.object, reason=problem.reason)
 

@@ -87,7 +87,7 @@ def _named(obj: Any) -> dict[str, str]:
 
 
 def _group(obj: IPGroup) -> dict[str, str]:
-    """"name" and "tenant/name" are the same network in the group's own tenant."""
+    """ "name" and "tenant/name" are the same network in the group's own tenant."""
     network = obj.network.removeprefix(f"{obj.tenant}/")
     return {"tenant": obj.tenant, "network": network, "name": obj.name}
 

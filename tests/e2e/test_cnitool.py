@@ -205,5 +205,3 @@ def test_check_allows_for_what_a_later_plugin_of_the_chain_changed(tool: Cnitool
     assert "02:00:00:00:77:99" in tool.run("check")[1]
     tool("del")
     tool.node.assert_nothing_left()
-
-

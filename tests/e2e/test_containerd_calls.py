@@ -57,9 +57,7 @@ def test_a_primary_of_both_families_is_told_as_the_pods_addresses(cluster: Clust
 
 
 def test_a_primary_of_ipv6_alone(cluster: Cluster) -> None:
-    one, two = (
-        cluster.runtime.start_container(cluster.runtime.run_pod(name, wishes("six", first=0))) for name in ("one", "two")
-    )
+    one, two = (cluster.runtime.start_container(cluster.runtime.run_pod(name, wishes("six", first=0))) for name in ("one", "two"))
     for pod in (one, two):
         told, _ = cluster.runtime.status(pod)
         assert told == [cluster.address(pod, "eth0", 6)]

@@ -96,8 +96,12 @@ def test_only_the_primary_interface_has_default_routes(node: BridgeNode) -> None
 
 
 def test_routes_with_next_hop_metric_and_mtu(node: BridgeNode) -> None:
-    routes = (Route("192.168.0.0/16"), Route("172.16.0.0/12", v4(9), 50, 1300), Route("10.200.0.0/16", "192.0.2.1"),
-              Route("2001:db8:ffff::/48"))
+    routes = (
+        Route("192.168.0.0/16"),
+        Route("172.16.0.0/12", v4(9), 50, 1300),
+        Route("10.200.0.0/16", "192.0.2.1"),
+        Route("2001:db8:ffff::/48"),
+    )
     sandbox, wiring = node.pod(port(10, routes=routes, primary=False))
     found = {entry["dst"]: entry for entry in ip(sandbox, "-4", "route")}
     assert found["192.168.0.0/16"]["gateway"] == v4(1)
@@ -129,8 +133,10 @@ def test_a_wished_default_route_beats_the_primary_one(node: BridgeNode) -> None:
 def test_two_ports_on_one_network_have_their_routes_side_by_side(node: BridgeNode) -> None:
     routes = (Route("192.168.0.0/16"), Route("2001:db8:ffff::/48"))
     sandbox = node.sandbox()
-    wirings = [node.attached(sandbox, port(10 + number, interface=f"eth{number}", primary=number == 0, routes=routes))
-               for number in range(2)]
+    wirings = [
+        node.attached(sandbox, port(10 + number, interface=f"eth{number}", primary=number == 0, routes=routes))
+        for number in range(2)
+    ]
     assert [node.check(sandbox, wiring) for wiring in wirings] == [[], []]
     assert {dev for destination, _, dev in _routes(sandbox, "-4") if destination == "192.168.0.0/16"} == {"eth0", "eth1"}
     ping(sandbox, v4(1))

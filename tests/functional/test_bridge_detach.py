@@ -113,8 +113,11 @@ def test_many_cost_little_more_than_one_and_several_networks_go_at_once(node: Br
     ratios = []
     for _ in range(5):
         single = _seconds_to_detach(node, [node.attached(sandboxes[0], port(10))])
-        ports = [(sandbox, port(10 + number, letter, interface=f"net{letter}", primary=False))
-                 for number, sandbox in enumerate(sandboxes) for letter in "abc"]
+        ports = [
+            (sandbox, port(10 + number, letter, interface=f"net{letter}", primary=False))
+            for number, sandbox in enumerate(sandboxes)
+            for letter in "abc"
+        ]
         ratios.append(_seconds_to_detach(node, [node.attached(*one) for one in ports]) / single)
         assert node.links() == set()
     assert min(ratios) < 12, ratios  # for 24 ports

@@ -62,4 +62,3 @@ def test_the_agent_tells_its_attachments_and_the_manager_the_same_sets(node: Nod
         assert netns in told
         node.plugin("DEL", CONTAINER, netns, "eth0", CONFIG)
     node.assert_nothing_left()
-

@@ -37,8 +37,12 @@ def test_an_answer_belongs_to_its_request(kernel: Kernel) -> None:
 def test_a_refusal_is_the_first_one_and_the_rest_is_tried(kernel: Kernel) -> None:
     wrong = wire.set_link(4711, "raising link 4711", up=True)
     with pytest.raises(Internal, match="raising link 4711 on the node failed: the kernel says: No such device") as refused:
-        kernel.talk.ask(wire.new_bridge("br0", "02:00:00:00:00:01"), wrong, wire.set_link(4712, "raising link 4712", up=True),
-                        wire.new_bridge("br1", "02:00:00:00:00:02"))
+        kernel.talk.ask(
+            wire.new_bridge("br0", "02:00:00:00:00:01"),
+            wrong,
+            wire.set_link(4712, "raising link 4712", up=True),
+            wire.new_bridge("br1", "02:00:00:00:00:02"),
+        )
     assert refused.value.metadata == {"step": "raising link 4711", "errno": "ENODEV"}
     assert {"br0", "br1"} <= {link["ifname"] for link in ip(None, "link")}
 
@@ -107,7 +111,14 @@ def test_pyroute2_reads_what_we_wrote(kernel: Kernel) -> None:
         assert found.get_nested("IFLA_AF_SPEC", "AF_INET6").get_attr("IFLA_INET6_ADDR_GEN_MODE") == 1
         ours = wire.parse_link(kernel.talk.ask(wire.get_link("kv0"))[0].body)
         assert (ours.name, ours.mtu, ours.mac, ours.master, ours.kind, ours.alias, ours.up) == (
-            "kv0", 1400, "02:00:00:00:00:0a", bridge, "veth", "knitter:x", True)
+            "kv0",
+            1400,
+            "02:00:00:00:00:0a",
+            bridge,
+            "veth",
+            "knitter:x",
+            True,
+        )
         assert ours.peer == found.get_attr("IFLA_LINK")
 
 

@@ -1,7 +1,7 @@
 """A manager that holds a bit of everything, and requests that it must refuse without changing any of it.
 
-    with settled_manager() as place:
-        place.refused(Bad("GetNode", pb.GetNodeRequest(name="n9"), "OBJECT_NOT_FOUND", "n9"))
+with settled_manager() as place:
+    place.refused(Bad("GetNode", pb.GetNodeRequest(name="n9"), "OBJECT_NOT_FOUND", "n9"))
 """
 
 from collections.abc import Iterator, Mapping

@@ -32,10 +32,18 @@ def v6(number: int, letter: str = "a") -> str:
 def port(number: int, letter: str = "a", **changes: Any) -> Port:
     """A dual-stack port with the addresses of that number; `changes` are fields of Port."""
     values: dict[str, Any] = {
-        "id": f"port{number}", "network_id": network_id(letter), "network": f"admin/{letter}", "interface": "eth0",
-        "mac": f"02:00:00:00:{ord(letter):02x}:{number:02x}", "mtu": 1400, "node_gateway": True, "primary": True,
-        "addresses": (PortAddress(f"{v4(number, letter)}/24", v4(1, letter)),
-                      PortAddress(f"{v6(number, letter)}/64", v6(1, letter))),
+        "id": f"port{number}",
+        "network_id": network_id(letter),
+        "network": f"admin/{letter}",
+        "interface": "eth0",
+        "mac": f"02:00:00:00:{ord(letter):02x}:{number:02x}",
+        "mtu": 1400,
+        "node_gateway": True,
+        "primary": True,
+        "addresses": (
+            PortAddress(f"{v4(number, letter)}/24", v4(1, letter)),
+            PortAddress(f"{v6(number, letter)}/64", v6(1, letter)),
+        ),
     }
     return Port(**{**values, **changes})
 

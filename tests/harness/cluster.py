@@ -1,7 +1,7 @@
 """A node of a cluster as a test sees it: the whole stack in a network namespace, and Debian's containerd in the same one.
 
-    with cluster_up() as cluster:
-        pod = cluster.pod("one", "control", "media")      # eth0 on the default network, eth1, eth2
+with cluster_up() as cluster:
+    pod = cluster.pod("one", "control", "media")      # eth0 on the default network, eth1, eth2
 """
 
 import json

@@ -1,7 +1,7 @@
 """Runs knitterctl as a process, as a person or a script does.
 
-    result = await ctl("get", "networks", manager="127.0.0.1:7470")
-    result.code, result.out, result.err, result.json()
+result = await ctl("get", "networks", manager="127.0.0.1:7470")
+result.code, result.out, result.err, result.json()
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """A node of a test: a network namespace with a whole stack in it (manager, monitor, agent, plugin), as `./build.sh up` makes it.
 
-    with node_up(tmp) as node:
-        node.ctl("apply", "-f", "-", text=…)
-        node.plugin("ADD", container, netns, "eth0", config)
-        node.assert_nothing_left()
+with node_up(tmp) as node:
+    node.ctl("apply", "-f", "-", text=…)
+    node.plugin("ADD", container, netns, "eth0", config)
+    node.assert_nothing_left()
 """
 
 import contextlib

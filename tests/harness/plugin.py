@@ -1,8 +1,8 @@
 """The CNI plugin as a process, and two peers for it: a real gRPC agent that answers what a test says, and one scripted in frames.
 
-    plugin = Plugin(tmp)                        # installed once per test run
-    outcome = plugin.run("ADD", stdin=b"{…}")   # or: await plugin.call(…), where the peer lives in the test's own loop
-    outcome.code, outcome.stdout, outcome.error # the CNI error object
+plugin = Plugin(tmp)                        # installed once per test run
+outcome = plugin.run("ADD", stdin=b"{…}")   # or: await plugin.call(…), where the peer lives in the test's own loop
+outcome.code, outcome.stdout, outcome.error # the CNI error object
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """A gRPC client that knows nothing but reflection, as grpcurl does: no generated stub of ours, no .proto file.
 
-    with Reflected("127.0.0.1:7470") as server:
-        server.services()                                   # ["grpc.health.v1.Health", …, "knitter.v1.ManagerService"]
-        server.describe("knitter.v1.ManagerService")        # "service ManagerService {\n  rpc …"
-        server.call("knitter.v1.ManagerService/Allocate", {"allocation": {"owner": {"named": {…}}}})   # a dict
+with Reflected("127.0.0.1:7470") as server:
+    server.services()                                   # ["grpc.health.v1.Health", …, "knitter.v1.ManagerService"]
+    server.describe("knitter.v1.ManagerService")        # "service ManagerService {\n  rpc …"
+    server.call("knitter.v1.ManagerService/Allocate", {"allocation": {"owner": {"named": {…}}}})   # a dict
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Reflected:
         return sorted(service.name for service in response.list_services_response.service)
 
     def methods(self, service: str) -> list[str]:
-        """"package.Service/Method" of each of its methods."""
+        """ "package.Service/Method" of each of its methods."""
         return [f"{service}/{method.name}" for method in self._service(service).methods]
 
     def describe(self, service: str) -> str:
@@ -58,8 +58,10 @@ class Reflected:
         messages = []
         for method in found.methods:
             messages += [method.input_type, method.output_type]
-            lines.append(f"  rpc {method.name}({_stream(method, 'client')}{method.input_type.name}) "
-                         f"returns ({_stream(method, 'server')}{method.output_type.name});")
+            lines.append(
+                f"  rpc {method.name}({_stream(method, 'client')}{method.input_type.name}) "
+                f"returns ({_stream(method, 'server')}{method.output_type.name});"
+            )
         lines.append("}")
         for message in messages:
             lines += [f"message {message.name} {{", *(f"  {field.name} = {field.number};" for field in message.fields), "}"]

@@ -1,7 +1,7 @@
 """Calls that must be refused: the plugin as a process, the real agent behind it, and a look at all that must not change.
 
-    with bench() as place:
-        error = await place.refused("ADD", 4, env={"CNI_IFNAME": "a/b"})
+with bench() as place:
+    error = await place.refused("ADD", 4, env={"CNI_IFNAME": "a/b"})
 """
 
 import json

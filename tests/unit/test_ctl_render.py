@@ -75,8 +75,18 @@ def lines(kind: object, *entries: object, form: str = "table", single: bool = Fa
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (3600, "60m"), (4 * 3600 + 60, "4h1m"), (9 * 3600, "9h"),
-     (86400 * 3, "3d"), (86400 * 2 + 7200, "2d2h"), (86400 * 30 + 7200, "30d")],
+    [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (125, "2m5s"),
+        (3600, "60m"),
+        (4 * 3600 + 60, "4h1m"),
+        (9 * 3600, "9h"),
+        (86400 * 3, "3d"),
+        (86400 * 2 + 7200, "2d2h"),
+        (86400 * 30 + 7200, "30d"),
+    ],
 )
 def test_ages_have_two_units_at_most(seconds: int, text: str) -> None:
     assert ages.age(NOW - seconds * SECOND, NOW) == text

@@ -1,6 +1,5 @@
 """The largest port set that is allowed, exchanged for another one of that size: one commit, on every store."""
 
-
 from harness.manager import addresses, allocate, core_on, held, named, network, release
 from harness.stores import Site
 

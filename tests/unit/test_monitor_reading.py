@@ -79,7 +79,12 @@ def test_one_bad_file_does_not_stop_the_others_and_makes_nothing_vanish(folder: 
     assert _names(reading) == ["a", "c", "d"]
     assert not reading.whole
     assert sorted(problem.place for problem in reading.problems) == [
-        "b.yaml", "c.yaml, line 2", "d.yaml", "e.yaml", "f.yaml", "g.yaml"
+        "b.yaml",
+        "c.yaml, line 2",
+        "d.yaml",
+        "e.yaml",
+        "f.yaml",
+        "g.yaml",
     ]
 
 

@@ -95,7 +95,13 @@ def test_what_the_manager_set_is_told_and_ignored_on_the_way_back() -> None:
         dataclasses.replace(FULL[7], revision=10, addresses=(PortAddress("10.1.0.9/24", "10.1.0.1"),)),
     ]  # fmt: skip
     told = to_dict(stored[0])
-    assert told["status"] == {"id": "abc", "state": "DELETING", "revision": 7, "createTime": "2023-11-14T22:13:20Z", "source": "api"}
+    assert told["status"] == {
+        "id": "abc",
+        "state": "DELETING",
+        "revision": 7,
+        "createTime": "2023-11-14T22:13:20Z",
+        "source": "api",
+    }
     assert to_dict(stored[2])["status"]["addresses"][0] == {"address": "10.1.0.9", "usedBy": "pod t1/web-0"}
     assert load_text(dump(stored), "x.yaml") == [FULL[0], FULL[4], FULL[5], FULL[7]]
 
@@ -137,7 +143,9 @@ def test_empty_values_are_as_good_as_absent() -> None:
 
 
 def test_anchors_and_merges_can_be_used() -> None:
-    text = network("{subnets: [&a {cidr: 10.1.0.0/24, gateway: 10.1.0.1}, {<<: *a, cidr: 10.1.1.0/24, gateway: 10.1.1.1}, {<<: [*a], cidr: 10.1.0.0/16}]}")
+    text = network(
+        "{subnets: [&a {cidr: 10.1.0.0/24, gateway: 10.1.0.1}, {<<: *a, cidr: 10.1.1.0/24, gateway: 10.1.1.1}, {<<: [*a], cidr: 10.1.0.0/16}]}"
+    )
     with pytest.raises(Invalid, match=r"spec\.subnets\[2\]\.cidr: 10\.1\.0\.0/16 overlaps"):
         load_text(text, "x.yaml")
     fine = network("{subnets: [{cidr: &c 10.1.0.0/24}], routes: [&r {destination: *c, gateway: 10.1.0.9}, {<<: *r, metric: 5}]}")
@@ -146,7 +154,10 @@ def test_anchors_and_merges_can_be_used() -> None:
     assert made.routes == (Route("10.1.0.0/24", "10.1.0.9"), Route("10.1.0.0/24", "10.1.0.9", 5))
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("250ms", 0.25), ("5m", 300), ("1h30m", 5400), ("1.5s", 1.5), ("0s", 0), ("45", 45), ('"7s"', 7)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30), ("250ms", 0.25), ("5m", 300), ("1h30m", 5400), ("1.5s", 1.5), ("0s", 0), ("45", 45), ('"7s"', 7)],
+)
 def test_spans_of_time(text: str, seconds: float) -> None:
     (made,) = load_text(network(f"{{rest: {text}}}"), "x.yaml")
     assert isinstance(made, Network)
@@ -282,7 +293,9 @@ def test_aliases_that_multiply_are_bounded() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["cidr", "pools", "start", "x", "mtu"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["cidr", "pools", "start", "x", "mtu"]), inner, max_size=4)
+    ),
     max_leaves=10,
 )
 
@@ -292,7 +305,11 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     read_text(text, "x.yaml")
 
 
-@given(st.dictionaries(st.sampled_from(["type", "mtu", "subnets", "routes", "dns", "rest", "usableBy", "public", "exportedTo"]), json_values))
+@given(
+    st.dictionaries(
+        st.sampled_from(["type", "mtu", "subnets", "routes", "dns", "rest", "usableBy", "public", "exportedTo"]), json_values
+    )
+)
 def test_any_spec_is_read_or_refused_with_a_field(spec: dict[str, Any]) -> None:
     text = yaml.safe_dump({"apiVersion": "knitter.io/v1", "kind": "Network", "metadata": {"name": "n"}, "spec": spec})
     loaded = read_text(text, "x.yaml")

@@ -224,7 +224,10 @@ def test_every_key_says_what_it_is(daemon: tuple[str, str]) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.sampled_from(["level", "size", "address"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.sampled_from(["level", "size", "address"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 KEYS = [settings.key_of(field.name) for field in dataclasses.fields(Example)]

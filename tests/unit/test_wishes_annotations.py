@@ -46,7 +46,9 @@ def test_the_documented_annotation() -> None:
 def test_attributes_have_defaults() -> None:
     expected = Wish(network="control", interface="eth_control", roles=("std",), nic_type=NicType.NORMAL, place="networks: ports[0]")
     assert from_annotations({KNITTER_KEY: '{"ports":[{"attach_to_network":"control"}]}'}) == (expected,)
-    assert ours(port(nic_name="", function="", nic_type="", accelerate="", combinable="", ip_addr="", ip_group_name="")) == (expected,)
+    assert ours(port(nic_name="", function="", nic_type="", accelerate="", combinable="", ip_addr="", ip_group_name="")) == (
+        expected,
+    )
 
 
 def test_pretty_printed_json_is_accepted() -> None:
@@ -381,11 +383,18 @@ def test_what_is_asked_for_and_cannot_be_done_fails(entry: dict[str, Any], place
 
 def test_too_many_addresses_in_one_entry() -> None:
     entry = {"name": "a", "ips": [f"10.0.0.{n}" for n in range(1, 50)]}
-    refused({NPWG_KEY: json.dumps([entry])}, NPWG_KEY, "[0].ips", "49 addresses are too many; a pod has at most 48", "LIMIT_EXCEEDED")
+    refused(
+        {NPWG_KEY: json.dumps([entry])}, NPWG_KEY, "[0].ips", "49 addresses are too many; a pod has at most 48", "LIMIT_EXCEEDED"
+    )
 
 
 def test_what_the_documents_show_is_read() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "annotations.md").read_text(encoding="utf-8")
     first, second = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
-    assert [wish.interface for wish in from_annotations({KNITTER_KEY: first, NPWG_KEY: second})] == ["eth1", "eth_media", "net1", "net2"]
+    assert [wish.interface for wish in from_annotations({KNITTER_KEY: first, NPWG_KEY: second})] == [
+        "eth1",
+        "eth_media",
+        "net1",
+        "net2",
+    ]
     assert len(from_annotations({NPWG_KEY: "control, t2/media@net7"})) == 2

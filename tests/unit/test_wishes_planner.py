@@ -22,9 +22,7 @@ from knitter_common.wishes import (
 
 def ports(*entries: tuple[str, str]) -> str:
     """Knitter's annotation from (network, nic_name)."""
-    return json.dumps(
-        {"ports": [{"attach_to_network": network, "attributes": {"nic_name": name}} for network, name in entries]}
-    )
+    return json.dumps({"ports": [{"attach_to_network": network, "attributes": {"nic_name": name}} for network, name in entries]})
 
 
 def names(wishes: tuple[Wish, ...]) -> list[str]:
@@ -46,7 +44,14 @@ def test_no_annotation_is_no_wish() -> None:
 
 
 def test_default_names_are_cut_and_unique() -> None:
-    text = ports(("control", ""), ("control", ""), ("a-very-long-network", ""), ("t1/a-very-long-network", ""), ("x", "eth_media"), ("media", ""))
+    text = ports(
+        ("control", ""),
+        ("control", ""),
+        ("a-very-long-network", ""),
+        ("t1/a-very-long-network", ""),
+        ("x", "eth_media"),
+        ("media", ""),
+    )
     wishes = from_annotations({KNITTER_KEY: text})
     assert names(wishes) == ["eth_control", "eth_control_2", "eth_a-very-long", "eth_a-very-lo_2", "eth_media", "eth_media_2"]
     assert all(len(name) <= 15 for name in names(wishes))
@@ -130,7 +135,10 @@ def test_the_annotation_wins_over_the_configuration() -> None:
 
 def test_a_port_of_knitters_annotation_can_claim_the_primary_interface() -> None:
     wishes = plan({KNITTER_KEY: ports(("control", "eth1"), ("media", "eth0"))}, None, "eth0", "admin/default")
-    assert [(wish.network, wish.interface, wish.primary) for wish in wishes] == [("media", "eth0", True), ("control", "eth1", False)]
+    assert [(wish.network, wish.interface, wish.primary) for wish in wishes] == [
+        ("media", "eth0", True),
+        ("control", "eth1", False),
+    ]
 
 
 def test_no_default_name_is_the_primary_interfaces() -> None:
