@@ -68,7 +68,8 @@ class NoStore:
         return self._revision
 
     async def changes(self, after: int) -> AsyncIterator[Sequence[Commit]]:
-        """As a real one tells them."""
+        """As a real one tells them. An empty one is at no commit's revision, and nothing came before the first."""
+        after = max(after, 1)
         while True:
             news = self._tail.news()
             batch = self._tail.since(after, 1000)
