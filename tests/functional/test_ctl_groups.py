@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from harness.ctl import Result, ctl
+from harness.ctl import Operator
 from harness.daemons import Daemon, Daemons, manager_config
 from harness.monitor_stack import Stack, replace_file
 
@@ -41,23 +41,6 @@ NAMES = [
     "ipgroup/admin/t1/control/few",
     "ipclaim/t1/vm-7",
 ]
-
-
-class Operator:
-    """Who runs knitterctl against one manager."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-
-    async def __call__(self, *arguments: str, stdin: str = "") -> str:
-        """Its output; the command must succeed."""
-        result = await self.tries(*arguments, stdin=stdin)
-        assert result.code == 0, result.err
-        return result.out
-
-    async def tries(self, *arguments: str, stdin: str = "") -> Result:
-        """However it ends."""
-        return await ctl(*arguments, manager=self.address, stdin=stdin)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.ctl import Result, ctl
+from harness.ctl import Operator
 from harness.daemons import Daemon, Daemons, manager_config
 from harness.monitor_stack import Stack, replace_file
 
@@ -62,25 +62,8 @@ async def manager(daemons: Daemons, tmp_path: Path) -> Daemon:
 
 
 @pytest.fixture
-def operator(manager: Daemon) -> "Operator":
+def operator(manager: Daemon) -> Operator:
     return Operator(manager.address)
-
-
-class Operator:
-    """Who runs knitterctl against one manager."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-
-    async def __call__(self, *arguments: str, stdin: str = "") -> str:
-        """Its output; the command must succeed."""
-        result = await self.tries(*arguments, stdin=stdin)
-        assert result.code == 0, result.err
-        return result.out
-
-    async def tries(self, *arguments: str, stdin: str = "") -> Result:
-        """However it ends."""
-        return await ctl(*arguments, manager=self.address, stdin=stdin)
 
 
 async def test_a_tenant_is_made_shown_limited_and_deleted(operator: Operator) -> None:

@@ -53,3 +53,20 @@ async def ctl(*arguments: str, manager: str = "", stdin: str = "", within: float
             await process.wait()
     assert process.returncode is not None
     return Result(process.returncode, out.decode(), err.decode())
+
+
+class Operator:
+    """Who runs knitterctl against one manager."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    async def __call__(self, *arguments: str, stdin: str = "") -> str:
+        """Its output; the command must succeed."""
+        result = await self.tries(*arguments, stdin=stdin)
+        assert result.code == 0, result.err
+        return result.out
+
+    async def tries(self, *arguments: str, stdin: str = "") -> Result:
+        """However it ends."""
+        return await ctl(*arguments, manager=self.address, stdin=stdin)

@@ -149,38 +149,35 @@ async def test_a_forgotten_node_is_not_waited_for(site: Site) -> None:
         assert not core.recovery.recovering
 
 
+async def planned_and_running(core: Core) -> tuple[PortSet, PortSet]:
+    """Brought back in time: a pod's plan on n1, and a sandbox that runs on n2 with the same address."""
+    await furnish(core)
+    pod = PodOwner("t1", "web", "u1")
+    planned = await allocate(core, pod, replace(WISH, network="admin/small"), tenant="admin", node="n1")
+    file = await saved(core)
+    await release(core, pod)
+    await release(core, pod, unbind_only=True)
+    running = None
+    while running is None or addresses(running) != addresses(planned):
+        running = await attach(core, sandbox(len(core.cluster.sets), "n2"), "n2")
+    await restored(core, file)
+    return planned, running
+
+
 async def test_what_runs_wins_over_what_is_planned(site: Site) -> None:
     async with core_at(site) as core:
-        await furnish(core)
-        pod = PodOwner("t1", "web", "u1")
-        planned = await allocate(core, pod, replace(WISH, network="admin/small"), tenant="admin", node="n1")
-        file = await saved(core)
-        await release(core, pod)
-        await release(core, pod, unbind_only=True)
-        running = None
-        while running is None or addresses(running) != addresses(planned):
-            running = await attach(core, sandbox(len(core.cluster.sets), "n2"), "n2")
-        await restored(core, file)
+        planned, running = await planned_and_running(core)
         assert await tell(core, "n2", running) == {running.owner.key: "undecided"}  # the pod may run on n1
-        assert held(core)[planned.ports[0].network_id, addresses(planned)[0]] == pod.key
+        assert held(core)[planned.ports[0].network_id, addresses(planned)[0]] == planned.owner.key
         await tell(core, "n1")
         assert not core.recovery.recovering
         assert held(core)[planned.ports[0].network_id, addresses(planned)[0]] == running.owner.key
-        assert pod.key not in core.cluster.sets
+        assert planned.owner.key not in core.cluster.sets
 
 
 async def test_what_was_undecided_at_one_writer_is_not_refused_by_the_next(site: Site) -> None:
     async with core_at(site) as core:
-        await furnish(core)
-        pod = PodOwner("t1", "web", "u1")
-        planned = await allocate(core, pod, replace(WISH, network="admin/small"), tenant="admin", node="n1")
-        file = await saved(core)
-        await release(core, pod)
-        await release(core, pod, unbind_only=True)
-        running = None
-        while running is None or addresses(running) != addresses(planned):
-            running = await attach(core, sandbox(len(core.cluster.sets), "n2"), "n2")
-        await restored(core, file)
+        planned, running = await planned_and_running(core)
         assert await tell(core, "n2", running) == {running.owner.key: "undecided"}
     async with core_at(site, "m:2") as core:
         await tell(core, "n1")
