@@ -6,7 +6,6 @@ its time.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -96,8 +95,9 @@ class Watch:
             return Internal("INTERNAL", str(failure))
         finally:
             reporting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reporting
+            await asyncio.wait([reporting])  # nothing is suppressed: who ends the Watch meanwhile is heard
+            if not reporting.cancelled():
+                reporting.result()  # a defect
             call.cancel()
         return Unavailable("MANAGER_UNAVAILABLE", "the monitor ended the Watch")
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+import pytest
 from harness.agent import parts
 
 from knitter.v1 import monitor_pb2 as pb
@@ -164,3 +165,23 @@ async def test_without_a_monitor_it_goes_on_trying(tmp_path: Path) -> None:
         assert not running.done()
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_it_ends_also_when_it_is_told_to_between_two_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parting = asyncio.Event()
+
+    async def report_on(self: Watch, stub: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            parting.set()
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(Watch, "_report_on", report_on)
+    async with parts(tmp_path) as agent:
+        watch = Watch("node1", Peers(["unix:/nonexistent/monitor.sock"]), agent.journal, backoff=Backoff(first=0.01, most=0.02))
+        running = asyncio.create_task(watch.run())
+        await asyncio.wait_for(parting.wait(), 5)
+        running.cancel()
+        await asyncio.wait([running], timeout=5)
+        assert running.cancelled()
