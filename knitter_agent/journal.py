@@ -1,15 +1,16 @@
 """The node's journal: which attachments there are and how to undo each. SQLite on the node's disk.
 
-What it promises: when `put` or `drop` returns, the change is on the disk (WAL, synchronous=FULL; concurrent changes share one
-commit). The records in memory are those on the disk. An empty or broken file is moved aside and taken as absent, loudly. One
-process uses a journal at a time. Besides the records it holds the boot id they were made under.
+What it promises: when the future of a change ends, the change is on the disk (WAL, synchronous=FULL; concurrent changes share one
+commit), and cancelling the future does not undo it. The records in memory are those on the disk. An empty or broken file is moved
+aside and taken as absent, loudly. One process uses a journal at a time. Besides the records it holds the boot id they were made
+under.
 """
 
 import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +45,10 @@ _COLUMNS = (
 _PUT = f"INSERT OR REPLACE INTO attachment ({_COLUMNS}) VALUES ({', '.join('?' * 15)})"
 _DROP = "DELETE FROM attachment WHERE network = ? AND container_id = ? AND interface = ?"
 _ENDING = f"UPDATE attachment SET state = {int(State.DETACHING)} WHERE network = ? AND container_id = ? AND interface = ?"
+_DONE = (
+    f"UPDATE attachment SET state = {int(State.ATTACHED)}, result = ?"
+    " WHERE network = ? AND container_id = ? AND interface = ? AND time = ?"
+)
 _ANSWERED = "UPDATE attachment SET answered = 1 WHERE network = ? AND container_id = ? AND interface = ?"
 _REWIRE = (
     "UPDATE attachment SET wirings = ? WHERE network = ? AND container_id = ? AND interface = ? AND time = ?"
@@ -100,7 +105,7 @@ class Journal:
         record = self._records.get(key)
         return key in self._unsure or (record is not None and record.state is state)
 
-    async def put(self, *records: Record, meta: Mapping[str, str] | None = None) -> None:
+    def put(self, *records: Record, meta: Mapping[str, str] | None = None) -> "asyncio.Future[None]":
         """Writes these records in one commit. Raises Internal(CNI_IO_FAILURE) when the disk refuses; then `records` are as before,
         and the disk too as far as one can know."""
         statements = [(_PUT, _to_row(record)) for record in records] + [(_META, pair) for pair in (meta or {}).items()]
@@ -109,9 +114,14 @@ class Journal:
             self._records.update((record.key, record) for record in records)
             self._meta.update(meta or {})
 
-        await self._durable(statements, [record.key for record in records], remember)
+        return self._durable(statements, [record.key for record in records], remember)
 
-    async def end(self, keys: Iterable[Key]) -> None:
+    def done(self, record: Record) -> "asyncio.Future[None]":
+        """Writes that the ADD of a record that was put is done (ATTACHED), and its result; nothing else of it. Raises as `put`."""
+        statement = (_DONE, (_json(record.result), *record.key, record.time))
+        return self._durable([statement], [record.key], lambda: self._records.update({record.key: record}))
+
+    def end(self, keys: Iterable[Key]) -> "asyncio.Future[None]":
         """Marks these records as ending (DETACHING) in one commit; what is not there any more stays gone. Raises as `put`."""
         ending = tuple(keys)
 
@@ -120,9 +130,9 @@ class Journal:
                 if (record := self._records.get(key)) is not None:
                     self._records[key] = replace(record, state=State.DETACHING)
 
-        await self._durable([(_ENDING, key) for key in ending], ending, mark)
+        return self._durable([(_ENDING, key) for key in ending], ending, mark)
 
-    async def drop(self, keys: Iterable[Key]) -> None:
+    def drop(self, keys: Iterable[Key]) -> "asyncio.Future[None]":
         """Deletes these records in one commit; missing ones are no error."""
         gone = tuple(keys)
 
@@ -130,9 +140,9 @@ class Journal:
             for key in gone:
                 self._records.pop(key, None)
 
-        await self._durable([(_DROP, key) for key in gone], gone, forget)
+        return self._durable([(_DROP, key) for key in gone], gone, forget)
 
-    async def rewire(self, *records: Record) -> None:
+    def rewire(self, *records: Record) -> "asyncio.Future[None]":
         """Writes the wirings of these records, each only where it is still the same attachment and attached. Raises
         Internal(CNI_IO_FAILURE)."""
         statements = [(_REWIRE, (_to_row(record)[_WIRINGS], *record.key, record.time)) for record in records]
@@ -143,7 +153,7 @@ class Journal:
                 if current is not None and current.time == record.time and current.state is State.ATTACHED:
                     self._records[record.key] = replace(current, wirings=record.wirings)
 
-        await self._durable(statements, (), remember)
+        return self._durable(statements, (), remember)
 
     def note_answered(self, key: Key) -> None:
         """The ADD's answer went out. Written with the next commit, nobody waits for it."""
@@ -157,19 +167,19 @@ class Journal:
         await self._group.close()
         self._database.close()
 
-    async def _durable(self, statements: Sequence[tuple[str, Row]], keys: Collection[Key], then: Callable[[], None]) -> None:
-        """One commit, and then the same in memory, even if whoever waits is cancelled."""
+    def _durable(
+        self, statements: Sequence[tuple[str, Row]], keys: Sequence[Key], remember: Callable[[], None]
+    ) -> "asyncio.Future[None]":
+        """One commit, and then the same in memory."""
 
-        def settled(done: "asyncio.Future[None]") -> None:
-            if done.exception() is None:
+        def settle(outcome: BaseException | None) -> None:
+            if outcome is None:
                 self._unsure.difference_update(keys)
-                then()
+                remember()
             else:
                 self._unsure.update(keys)
 
-        written = self._group.submit(_Change(tuple(statements)))
-        written.add_done_callback(settled)
-        await asyncio.shield(written)
+        return self._group.submit(_Change(tuple(statements)), settle)
 
     def _apply(self, batch: Sequence[_Change]) -> Sequence[BaseException | None]:
         """In the group's thread: all changes of a batch in one transaction; if the disk refuses that, each alone."""

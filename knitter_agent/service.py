@@ -125,16 +125,16 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
 async def _answer(verb: str, invocation: pb.Invocation, carry_out: Callable[[Call], Awaitable[Any]]) -> pb.Answer:
     """Judges the call, carries it out, and turns whatever comes of it into bytes and an exit code."""
     call: Call | None = None
-    with structlog.contextvars.bound_contextvars(request_id=invocation.request_id):
-        try:
-            call = parse_call(verb, dict(invocation.environment), invocation.stdin, invocation.request_id)
-            answer = success(await carry_out(call))
-        except KnitterError as error:
-            answer = _told(verb, call, error, invocation)
-        except Exception as error:
-            log.error("the call failed", verb=verb, exc_info=error)
-            defect = Internal("INTERNAL", f"a defect; the agent's log has it under {invocation.request_id}")
-            answer = _told(verb, call, defect, invocation)
+    structlog.contextvars.bind_contextvars(request_id=invocation.request_id)  # a call has a context of its own
+    try:
+        call = parse_call(verb, dict(invocation.environment), invocation.stdin, invocation.request_id)
+        answer = success(await carry_out(call))
+    except KnitterError as error:
+        answer = _told(verb, call, error, invocation)
+    except Exception as error:
+        log.error("the call failed", verb=verb, exc_info=error)
+        defect = Internal("INTERNAL", f"a defect; the agent's log has it under {invocation.request_id}")
+        answer = _told(verb, call, defect, invocation)
     return pb.Answer(stdout=answer.stdout, exit_code=answer.exit_code)
 
 

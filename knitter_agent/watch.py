@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from knitter.v1.monitor_pb2_grpc import MonitorServiceAsyncStub
 
 _REPORT_TIMEOUT = 10.0  # seconds
-_GATHER = 0.05  # seconds for which a report waits for more of its kind; longer than an ADD takes
+_GATHER = 0.25  # seconds for which a report waits for more of its kind; longer than a burst of ADDs takes
 
 log = structlog.get_logger()
 

@@ -68,6 +68,8 @@ class Adder:
             log.warning("an attachment nobody was told of, or whose namespace is gone, gives way", attachment=str(key))
             await self._remover.detach([record])
         await self._undoer.settled(call.container_id, call.netns)
+        if key not in self._undoer.pending:
+            return
         try:
             async with asyncio.timeout(self._tools.patience):
                 await self._undoer.finished(key)
@@ -102,7 +104,7 @@ class Adder:
             await failpoints.reach("add.after-intent")
             record = undoing.record = await self._carry_out(call, undoing, ports, sandbox)
             await failpoints.reach("add.before-done")
-            await undoing.carry(self._tools.journal.put(record))
+            await undoing.carry(self._tools.journal.done(record))
             await failpoints.reach("add.after-done")
             undo.pop_all()
             self.untold.add(key)
@@ -199,16 +201,27 @@ class _Undoing:
 
 async def _unless_failed(allocating: Coroutine[Any, Any, Granted | None], opening: "asyncio.Future[Namespace]") -> Granted | None:
     """The set; an allocation that waits for the manager is given up when the namespace cannot be opened."""
-    task = asyncio.ensure_future(allocating)
+    caller = asyncio.current_task()
+    assert caller is not None
+    over = failed = False
+
+    def give_up(opened: "asyncio.Future[Namespace]") -> None:
+        nonlocal failed
+        if over or opened.cancelled() or opened.exception() is None or caller.cancelling():
+            return
+        failed = True
+        caller.cancel()
+
+    opening.add_done_callback(give_up)
     try:
-        await asyncio.wait((task, asyncio.ensure_future(opening)), return_when=asyncio.FIRST_EXCEPTION)
-        if not task.done():
-            opening.result()  # raises: it ended first, and did not open
-        return await task
+        return await allocating
+    except asyncio.CancelledError:
+        if failed and not caller.uncancel():
+            opening.result()  # raises
+        raise
     finally:
-        if not task.done():
-            task.cancel()
-            await ended(task)
+        over = True
+        opening.remove_done_callback(give_up)
 
 
 def _close(opening: "asyncio.Future[Namespace]") -> None:

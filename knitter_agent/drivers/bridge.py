@@ -38,7 +38,9 @@ class BridgeDriver:
 
     def follow(self, wiring: Wiring, network: Network) -> Wiring:
         """Pure; see `BridgeIntent`."""
-        return BridgeIntent.of(wiring).follow(network).wiring()
+        intent = BridgeIntent.of(wiring)
+        followed = intent.follow(network)
+        return wiring if followed == intent else followed.wiring()
 
     def settle(self, kernel: Kernel, changes: Sequence[tuple[Wiring, Wiring]]) -> None:
         """The bridges' MTU and gateways, and the rules for what leaves them."""

@@ -7,7 +7,8 @@ sha256(attachment + "/" + interface). Both carry an ifalias by which they are kn
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_interface, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import Any, Self
 
 from knitter_agent.drivers.limits import planned_limits
@@ -17,7 +18,7 @@ from knitter_agent.drivers.ruleset import Realm
 from knitter_agent.netlink.shaping import Limit
 from knitter_agent.netlink.wire import Link
 from knitter_common.errors import Invalid
-from knitter_common.model import Network, NetworkType, Port, PortAddress, Route
+from knitter_common.model import Network, NetworkType, Port, PortAddress
 
 NAME_LENGTH = 15  # bytes of a link's name (IFNAMSIZ without its zero)
 ALIAS_LENGTH = 255  # bytes of an ifalias (IFALIASZ without its zero)
@@ -86,11 +87,14 @@ class BridgeIntent:
 
     @classmethod
     def _plan(cls, port: Port, attachment: str) -> Self:
-        addresses = tuple(str(ip_interface(address.cidr)) for address in port.addresses)
+        interfaces = [ip_interface(address.cidr) for address in port.addresses]
+        addresses, subnets = tuple(map(str, interfaces)), [interface.network for interface in interfaces]
         carried = [address for address in port.addresses if port.node_gateway and address.gateway]
         gateways = _gateways(port.network_id, carried)
         routes = tuple(
-            IntendedRoute(route.destination, _hop(route), route.metric, route.mtu, onlink(route, port))
+            IntendedRoute(
+                route.destination, _hop(route.gateway, route.destination), route.metric, route.mtu, onlink(route, subnets)
+            )
             for route in planned_routes(port)
         )
         with_ipv6 = any(":" in address for address in addresses)
@@ -128,8 +132,8 @@ class BridgeIntent:
         stay: pods count on them, and the manager takes none away. On a bridge that is somebody else's nothing is the network's."""
         if self.external:
             return self
-        served = {ip_interface(address).network for address in self.addresses}
-        own = [gateway.partition("/") for gateway in self.gateways if ip_interface(gateway).network in served]
+        served = {_subnet(address) for address in self.addresses}
+        own = [gateway.partition("/") for gateway in self.gateways if _subnet(gateway) in served]
         carried = [] if network.external_gateway else [subnet for subnet in network.subnets if subnet.gateway]
         gateways = _gateways(
             network.id,
@@ -217,26 +221,39 @@ def _link_local(mac: str) -> str:
     return f"{ip_address(bytes.fromhex('fe80') + bytes(6) + tail)}/64"
 
 
-def _hop(route: Route) -> str:
-    if not route.gateway:
+# What all ports of a network have in common is worked out once: reading addresses is most of what planning takes.
+_remembered = lru_cache(1024)
+
+
+@_remembered
+def _hop(gateway: str, destination: str) -> str:
+    if not gateway:
         return ""
-    hop = ip_address(route.gateway)
-    if hop.version != ip_network(route.destination).version:
-        raise ValueError(f"route {route.destination} cannot go through {hop}, which is of the other family")
+    hop = ip_address(gateway)
+    if hop.version != ip_network(destination).version:
+        raise ValueError(f"route {destination} cannot go through {hop}, which is of the other family")
     return str(hop)
 
 
 def _gateways(network_id: str, carried: Iterable[PortAddress]) -> tuple[str, ...]:
     """What the bridge carries for these addresses with their gateways."""
-    found = dict.fromkeys(_gateway(address) for address in carried)
+    found = dict.fromkeys(_gateway(address.gateway, address.cidr.partition("/")[2]) for address in carried)
     if any(":" in gateway for gateway in found):
         found[_link_local(_bridge_mac(network_id))] = None
     return tuple(found)
 
 
+@_remembered
 def _bridge_mac(network_id: str) -> str:
     return _derived_mac(f"bridge/{network_id}")
 
 
-def _gateway(address: PortAddress) -> str:
-    return f"{ip_address(address.gateway)}/{ip_interface(address.cidr).network.prefixlen}"
+@_remembered
+def _gateway(gateway: str, prefix: str) -> str:
+    address = ip_address(gateway)
+    return f"{address}/{ip_network(f'{address}/{prefix or address.max_prefixlen}', strict=False).prefixlen}"
+
+
+@_remembered
+def _subnet(address: str) -> IPv4Network | IPv6Network:
+    return ip_interface(address).network

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence, Set
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from knitter_common.model import Port, Route
 
@@ -16,7 +17,7 @@ def planned_routes(port: Port) -> tuple[Route, ...]:
     gateways: dict[int, str] = {}
     for address in port.addresses:
         if address.gateway:
-            gateways.setdefault(ip_address(address.gateway).version, address.gateway)
+            gateways.setdefault(_version(address.gateway), address.gateway)
     routes: dict[tuple[str, int], Route] = {}
     for route in port.routes:
         network = ip_network(route.destination, strict=False)
@@ -48,12 +49,16 @@ def _with_spare_defaults(port: Port, given: Set[str]) -> Port:
     return replace(port, routes=(*kept, *own))
 
 
-def onlink(route: Route, port: Port) -> bool:
+def onlink(route: Route, subnets: Sequence[IPv4Network | IPv6Network]) -> bool:
     """Whether the next hop lies in none of the port's subnets, so that the kernel must be told that the link leads to it."""
     if not route.gateway:
         return False
     hop = ip_address(route.gateway)
     if hop.version == 6 and hop.is_link_local:
         return False
-    subnets = (ip_interface(address.cidr).network for address in port.addresses)
     return not any(hop.version == subnet.version and hop in subnet for subnet in subnets)
+
+
+@lru_cache(1024)
+def _version(address: str) -> int:
+    return ip_address(address).version

@@ -26,7 +26,10 @@ def new_request_id() -> str:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of a server."""
+    """Wraps every handler of a server, once."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
         self,
@@ -34,43 +37,55 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Replaces the handler's function by one that tells errors."""
-        handler: Any = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith("/grpc."):
-            return handler
         method = handler_call_details.method
+        if (known := self._wrapped.get(method)) is not None:
+            return known
+        handler = _wrapped(await continuation(handler_call_details), method)
+        if handler is not None:
+            self._wrapped[method] = handler
+        return handler
+
+
+def _wrapped(handler: Any, method: str) -> Any:
+    if handler is not None and not method.startswith("/grpc."):
         wrap = _wrap_stream if handler.response_streaming else _wrap_unary
         for attribute in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
             inner = getattr(handler, attribute)
             if inner is not None:
                 return handler._replace(**{attribute: wrap(inner, method)})
-        return handler
+    return handler
 
 
 def _wrap_unary(inner: Any, method: str) -> Any:
     async def call(request: Any, context: Any) -> Any:
-        with structlog.contextvars.bound_contextvars(request_id=_request_id(context), method=method):
-            try:
-                return await inner(request, context)
-            except (grpc.aio.AbortError, asyncio.CancelledError):
-                raise
-            except Exception as error:  # noqa: BLE001 - the boundary: told to the caller, defects are logged
-                await _abort(context, error)
+        _bind(context, method)
+        try:
+            return await inner(request, context)
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: told to the caller, defects are logged
+            await _abort(context, error)
 
     return call
 
 
 def _wrap_stream(inner: Any, method: str) -> Any:
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-        with structlog.contextvars.bound_contextvars(request_id=_request_id(context), method=method):
-            try:
-                async for response in inner(request, context):
-                    yield response
-            except (grpc.aio.AbortError, asyncio.CancelledError):
-                raise
-            except Exception as error:  # noqa: BLE001 - the boundary: told to the caller, defects are logged
-                await _abort(context, error)
+        _bind(context, method)
+        try:
+            async for response in inner(request, context):
+                yield response
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: told to the caller, defects are logged
+            await _abort(context, error)
 
     return call
+
+
+def _bind(context: Any, method: str) -> None:
+    """For the log. Each call runs in a context of its own, which ends with it."""
+    structlog.contextvars.bind_contextvars(request_id=_request_id(context), method=method)
 
 
 def _request_id(context: Any) -> str:

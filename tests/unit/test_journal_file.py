@@ -71,7 +71,7 @@ async def test_what_is_deferred_does_not_wait_for_ever(tmp_path: Path, monkeypat
 
 async def test_a_cancelled_waiter_changes_nothing(tmp_path: Path) -> None:
     journal = open_journal(tmp_path / "journal.db")
-    waiting = asyncio.create_task(journal.put(_record(1)))
+    waiting = journal.put(_record(1))
     await asyncio.sleep(0)
     waiting.cancel()
     await journal.put(_record(2))
