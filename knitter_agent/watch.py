@@ -15,6 +15,7 @@ import structlog
 from knitter.v1 import monitor_pb2 as pb
 from knitter.v1 import types_pb2 as types
 from knitter.v1.monitor_pb2_grpc import MonitorServiceStub
+from knitter_agent.attachment.background import ended
 from knitter_agent.journal import Journal
 from knitter_agent.pushed import Pushed, Unusable
 from knitter_agent.record import Record, State
@@ -94,11 +95,11 @@ class Watch:
             log.error("what a monitor pushed was not understood", exc_info=failure)  # a help, not a need: begun anew
             return Internal("INTERNAL", str(failure))
         finally:
+            call.cancel()
             reporting.cancel()
-            await asyncio.wait([reporting])  # nothing is suppressed: who ends the Watch meanwhile is heard
+            await ended(reporting)
             if not reporting.cancelled():
                 reporting.result()  # a defect
-            call.cancel()
         return Unavailable("MANAGER_UNAVAILABLE", "the monitor ended the Watch")
 
     def _begin(self) -> None:

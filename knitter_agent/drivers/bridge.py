@@ -38,9 +38,7 @@ class BridgeDriver:
 
     def follow(self, wiring: Wiring, network: Network) -> Wiring:
         """Pure; see `BridgeIntent`."""
-        intent = BridgeIntent.of(wiring)
-        followed = intent.follow(network)
-        return wiring if followed == intent else followed.wiring()
+        return BridgeIntent.of(wiring).follow(network).wiring()
 
     def settle(self, kernel: Kernel, changes: Sequence[tuple[Wiring, Wiring]]) -> None:
         """The bridges' MTU and gateways, and the rules for what leaves them."""

@@ -18,7 +18,7 @@ from knitter_agent.drivers.ruleset import Realm
 from knitter_agent.netlink.shaping import Limit
 from knitter_agent.netlink.wire import Link
 from knitter_common.errors import Invalid
-from knitter_common.model import Network, NetworkType, Port, PortAddress
+from knitter_common.model import Network, NetworkType, Port
 
 NAME_LENGTH = 15  # bytes of a link's name (IFNAMSIZ without its zero)
 ALIAS_LENGTH = 255  # bytes of an ifalias (IFALIASZ without its zero)
@@ -89,8 +89,14 @@ class BridgeIntent:
     def _plan(cls, port: Port, attachment: str) -> Self:
         interfaces = [ip_interface(address.cidr) for address in port.addresses]
         addresses, subnets = tuple(map(str, interfaces)), [interface.network for interface in interfaces]
-        carried = [address for address in port.addresses if port.node_gateway and address.gateway]
-        gateways = _gateways(port.network_id, carried)
+        gateways = _gateways(
+            port.network_id,
+            [
+                (address.gateway, subnet.prefixlen)
+                for address, subnet in zip(port.addresses, subnets, strict=True)
+                if port.node_gateway and address.gateway
+            ],
+        )
         routes = tuple(
             IntendedRoute(
                 route.destination, _hop(route.gateway, route.destination), route.metric, route.mtu, onlink(route, subnets)
@@ -133,13 +139,13 @@ class BridgeIntent:
         if self.external:
             return self
         served = {_subnet(address) for address in self.addresses}
-        own = [gateway.partition("/") for gateway in self.gateways if _subnet(gateway) in served]
+        own = [gateway for gateway in self.gateways if _subnet(gateway) in served]
         carried = [] if network.external_gateway else [subnet for subnet in network.subnets if subnet.gateway]
         gateways = _gateways(
             network.id,
             [
-                *(PortAddress("".join(gateway), gateway[0]) for gateway in own),
-                *(PortAddress(subnet.cidr, subnet.gateway) for subnet in carried),
+                *((gateway.partition("/")[0], _subnet(gateway).prefixlen) for gateway in own),
+                *((subnet.gateway, _subnet(subnet.cidr).prefixlen) for subnet in carried),
             ],
         )
         return replace(
@@ -235,9 +241,9 @@ def _hop(gateway: str, destination: str) -> str:
     return str(hop)
 
 
-def _gateways(network_id: str, carried: Iterable[PortAddress]) -> tuple[str, ...]:
-    """What the bridge carries for these addresses with their gateways."""
-    found = dict.fromkeys(_gateway(address.gateway, address.cidr.partition("/")[2]) for address in carried)
+def _gateways(network_id: str, carried: Iterable[tuple[str, int]]) -> tuple[str, ...]:
+    """What the bridge carries for these gateways and the lengths of their subnets' prefixes."""
+    found = dict.fromkeys(f"{_canonical(gateway)}/{length}" for gateway, length in carried)
     if any(":" in gateway for gateway in found):
         found[_link_local(_bridge_mac(network_id))] = None
     return tuple(found)
@@ -249,9 +255,8 @@ def _bridge_mac(network_id: str) -> str:
 
 
 @_remembered
-def _gateway(gateway: str, prefix: str) -> str:
-    address = ip_address(gateway)
-    return f"{address}/{ip_network(f'{address}/{prefix or address.max_prefixlen}', strict=False).prefixlen}"
+def _canonical(address: str) -> str:
+    return str(ip_address(address))
 
 
 @_remembered

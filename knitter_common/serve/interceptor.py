@@ -29,7 +29,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server, once."""
 
     def __init__(self) -> None:
-        self._wrapped: dict[str, Any] = {}
+        self._handlers: dict[str, Any] = {}  # by method
 
     async def intercept_service(
         self,
@@ -38,11 +38,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         """Replaces the handler's function by one that tells errors."""
         method = handler_call_details.method
-        if (known := self._wrapped.get(method)) is not None:
+        if (known := self._handlers.get(method)) is not None:
             return known
         handler = _wrapped(await continuation(handler_call_details), method)
         if handler is not None:
-            self._wrapped[method] = handler
+            self._handlers[method] = handler
         return handler
 
 
