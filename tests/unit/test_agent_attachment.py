@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from harness.agent import call_of, parts
 
 from knitter_agent.attachment import Attachments
 from knitter_agent.cni.capabilities import ANNOTATIONS
+from knitter_agent.netlink import Namespace
 from knitter_agent.record import Key, State
 from knitter_common import failpoints
 from knitter_common.errors import Exhausted, Exists, Internal, Invalid, KnitterError, NotFound, Refused, Unavailable
@@ -176,6 +178,24 @@ async def test_a_refusal_of_the_manager_leaves_nothing(tmp_path: Path) -> None:
             await agent.add()
         assert not agent.journal.records
         assert agent.kernel.opened == 0
+
+
+async def test_a_refusal_is_told_when_the_namespace_is_closed_again(tmp_path: Path) -> None:
+    async with parts(tmp_path) as agent:
+        agent.manager.sets.refuse = Exhausted("POOL_EXHAUSTED", "network t1/a is full")
+        opened: list[str] = []
+
+        def slow(path: str) -> Namespace:
+            time.sleep(0.05)
+            namespace = agent.tools.open_namespace(path)
+            opened.append(path)
+            return namespace
+
+        attachments = Attachments(replace(agent.tools, open_namespace=slow))
+        with pytest.raises(Exhausted):
+            await attachments.add(call_of("ADD", "c1", "/ns/a", "eth0", {}))
+        assert (opened, agent.kernel.opened) == (["/ns/a"], 0)
+        await attachments.close()
 
 
 async def test_a_namespace_that_does_not_open_gives_the_set_back(tmp_path: Path) -> None:
