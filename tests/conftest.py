@@ -1,5 +1,6 @@
 """Puts tests/ on the path, so that tests import what they share as `harness.…`; fixtures that many tests use."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,10 @@ from harness.stores import KINDS, Site, open_site
 # A loaded machine is no failure, and two runs share no database.
 hypothesis.settings.register_profile("knitter", deadline=None, database=None, print_blob=True)
 hypothesis.settings.load_profile("knitter")
+
+# A shell has what it starts with `&` ignore SIGINT, and so would all that the tests start, those that they interrupt too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=KINDS)
