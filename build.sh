@@ -21,12 +21,16 @@ apt_need() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# The distribution's interpreter first: built with profiles and in one piece, it makes the daemons a tenth cheaper than one that a
+# version manager has compiled. One that can make an environment as it is goes before one that lacks a package for it.
 find_python() {
-  local candidate
-  for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3 /usr/bin/python3; do
-    [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
-    # the interpreter itself, not a version manager's shim: the plugin's start-up time is its own
-    "$candidate" -c 'import sys; sys.version_info >= (3, 11) or sys.exit(1); print(sys._base_executable)' 2>/dev/null && return 0
+  local able candidate
+  for able in "import ensurepip, venv" "pass"; do
+    for candidate in "${PYTHON:-}" /usr/bin/python3 python3.11 python3.12 python3.13 python3; do
+      [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
+      # the interpreter itself, not a version manager's shim: the plugin's start-up time is its own
+      "$candidate" -c "import sys; sys.version_info >= (3, 11) or sys.exit(1); $able; print(sys._base_executable)" 2>/dev/null && return 0
+    done
   done
   return 1
 }

@@ -1,6 +1,7 @@
 """The feed of changes for monitors: Reset and a snapshot where the client's position is no good, changes, Synced, changes,
 heartbeats."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
@@ -16,24 +17,31 @@ from knitter_manager.store.protocol import Commit, Compacted, StoreDown
 
 _CHUNK = 500  # changes in one message
 _BYTES = 1024 * 1024  # about, in one message: a change has seldom more than some hundreds
+_GATHER = 0.05  # seconds between two messages of changes: what comes meanwhile goes together
 _BEHIND = 2.0  # seconds that a client which has seen more is kept waiting
 
 
 class Subscription:
-    """One call of Changes, until this manager ends: then Unavailable(SHUTTING_DOWN). `heartbeat` is in seconds."""
+    """One call of Changes, until this manager ends: then Unavailable(SHUTTING_DOWN). `heartbeat` is in seconds.
+
+    A client is synced once it has all that was there when its call, or its snapshot, was through; what comes then is news.
+    """
 
     def __init__(self, core: Core, request: pb.ChangesRequest, heartbeat: float) -> None:
         self._core, self._cluster, self._feed, self._heartbeat = core, core.cluster, core.feed, heartbeat
         self._epoch, self._position = request.epoch, request.after_revision
         self._synced = False
+        self._goal = 0  # the revision up to which a client that is not synced must be told
 
     async def run(self) -> AsyncIterator[pb.ChangesResponse]:
         """The messages of the feed."""
         await self._catch_up()
+        self._goal = self._cluster.revision
         while True:
             if not self._position or self._epoch != self._cluster.epoch:
                 for response in self._reset():
                     yield response
+                self._goal = self._cluster.revision
             if self._core.role.ending.is_set():
                 raise shutting_down()
             commits = [] if self._core.standing.applying else self._feed.behind(self._position)
@@ -48,9 +56,12 @@ class Subscription:
                 for response in _batches(commits):
                     yield response
                 self._position = commits[-1].revision
+                if self._synced:
+                    await asyncio.sleep(_GATHER)
+                elif self._position >= self._goal:
+                    yield self._all_told()
             elif not self._synced:
-                self._synced = True
-                yield pb.ChangesResponse(synced=pb.FeedSynced(epoch=self._epoch, revision=self._position))
+                yield self._all_told()
             elif not await self._feed.news(self._heartbeat):
                 now = time_to_proto(time.time_ns())
                 yield pb.ChangesResponse(heartbeat=pb.FeedHeartbeat(time=now, revision=self._position))
@@ -69,6 +80,10 @@ class Subscription:
                 raise Unavailable("REPLICA_BEHIND", said)
             if self._epoch == self._cluster.epoch and self._position > self._cluster.revision:
                 await self._feed.news(0.1)
+
+    def _all_told(self) -> pb.ChangesResponse:
+        self._synced = True
+        return pb.ChangesResponse(synced=pb.FeedSynced(epoch=self._epoch, revision=self._position))
 
     def _reset(self) -> Iterator[pb.ChangesResponse]:
         self._epoch, self._position, self._synced = self._cluster.epoch, self._cluster.revision, False

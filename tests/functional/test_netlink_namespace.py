@@ -2,8 +2,10 @@
 
 import os
 import resource
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +68,32 @@ def test_its_work_is_done_inside(sandbox: str) -> None:
             opened.run(lambda: 1 // 0)
 
 
+def test_whoever_works_inside_comes_back(sandbox: str) -> None:
+    """The thread that wires pods is in the node's namespace before and after, whatever came of the work."""
+    before = _own_cookie()
+    with Namespace(sandbox) as opened:
+        assert opened.run(_own_cookie) == opened.cookie != before
+        assert _own_cookie() == before
+        with pytest.raises(ZeroDivisionError):
+            opened.run(lambda: 1 // 0)
+    assert _own_cookie() == before
+
+
+def test_a_thread_that_cannot_come_back_ends_the_process(sandbox: str) -> None:
+    """It would wire the node's links in the pod from then on."""
+    program = (
+        "import os, sys\n"
+        "from knitter_agent.netlink import Namespace\n"
+        "with Namespace(sys.argv[1]) as opened:\n"
+        "    opened.run(lambda: os.setuid(65534))\n"
+        "print('still here')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, sandbox], capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGABRT, ended.stderr
+    assert "cannot be entered again" in ended.stdout
+    assert "still here" not in ended.stdout
+
+
 @pytest.mark.parametrize("path", ["/run/netns/knitter-no-such", "/proc/4194999/ns/net", "/etc/hostname/net"])
 def test_a_missing_one_is_told(path: str) -> None:
     with pytest.raises(NotFound) as missing:
@@ -107,11 +135,10 @@ def test_a_lack_of_descriptors_is_not_taken_for_a_dead_sandbox(sandbox: str) -> 
                 hoard.append(os.open("/dev/null", os.O_RDONLY))
             except OSError:
                 break
-        for spare in range(min(2, len(hoard))):
+        for _ in range(min(3, len(hoard))):  # it takes three: the sandbox's, the way back, a socket
             with pytest.raises((Unavailable, Internal, OSError)):
                 cookie_of(sandbox)
             os.close(hoard.pop())
-            assert spare < 2
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in hoard:
