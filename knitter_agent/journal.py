@@ -1,12 +1,11 @@
 """The node's journal: which attachments there are and how to undo each. SQLite on the node's disk.
 
-What it promises: when the future of a change ends, the change is on the disk (WAL, synchronous=FULL; concurrent changes share one
-commit), and cancelling the future does not undo it. The records in memory are those on the disk. An empty or broken file is moved
+What it promises: when the step of a change ends, the change is on the disk (WAL, synchronous=FULL; concurrent changes share one
+commit), and cancelling the step does not undo it. The records in memory are those on the disk. An empty or broken file is moved
 aside and taken as absent, loudly. One process uses a journal at a time. Besides the records it holds the boot id they were made
 under.
 """
 
-import asyncio
 import json
 import os
 import sqlite3
@@ -24,6 +23,7 @@ from knitter_common import failpoints
 from knitter_common.errors import Internal, Unavailable
 from knitter_common.groupcommit import GroupCommit
 from knitter_common.model import NetworkType
+from knitter_common.steps import Step
 
 SCHEMA = 1
 LOG_PAGES = 200  # the log is used from its beginning again after so many: syncing a log that grows takes twice as long
@@ -105,7 +105,7 @@ class Journal:
         record = self._records.get(key)
         return key in self._unsure or (record is not None and record.state is state)
 
-    def put(self, *records: Record, meta: Mapping[str, str] | None = None) -> "asyncio.Future[None]":
+    def put(self, *records: Record, meta: Mapping[str, str] | None = None) -> Step[None]:
         """Writes these records in one commit. Raises Internal(CNI_IO_FAILURE) when the disk refuses; then `records` are as before,
         and the disk too as far as one can know."""
         statements = [(_PUT, _to_row(record)) for record in records] + [(_META, pair) for pair in (meta or {}).items()]
@@ -116,12 +116,12 @@ class Journal:
 
         return self._durable(statements, [record.key for record in records], remember)
 
-    def done(self, record: Record) -> "asyncio.Future[None]":
+    def done(self, record: Record) -> Step[None]:
         """Writes that the ADD of a record that was put is done (ATTACHED), and its result; nothing else of it. Raises as `put`."""
         statement = (_DONE, (_json(record.result), *record.key, record.time))
         return self._durable([statement], [record.key], lambda: self._records.update({record.key: record}))
 
-    def end(self, keys: Iterable[Key]) -> "asyncio.Future[None]":
+    def end(self, keys: Iterable[Key]) -> Step[None]:
         """Marks these records as ending (DETACHING) in one commit; what is not there any more stays gone. Raises as `put`."""
         ending = tuple(keys)
 
@@ -132,7 +132,7 @@ class Journal:
 
         return self._durable([(_ENDING, key) for key in ending], ending, mark)
 
-    def drop(self, keys: Iterable[Key]) -> "asyncio.Future[None]":
+    def drop(self, keys: Iterable[Key]) -> Step[None]:
         """Deletes these records in one commit; missing ones are no error."""
         gone = tuple(keys)
 
@@ -142,7 +142,7 @@ class Journal:
 
         return self._durable([(_DROP, key) for key in gone], gone, forget)
 
-    def rewire(self, *records: Record) -> "asyncio.Future[None]":
+    def rewire(self, *records: Record) -> Step[None]:
         """Writes the wirings of these records, each only where it is still the same attachment and attached. Raises
         Internal(CNI_IO_FAILURE)."""
         statements = [(_REWIRE, (_to_row(record)[_WIRINGS], *record.key, record.time)) for record in records]
@@ -167,9 +167,7 @@ class Journal:
         await self._group.close()
         self._database.close()
 
-    def _durable(
-        self, statements: Sequence[tuple[str, Row]], keys: Sequence[Key], remember: Callable[[], None]
-    ) -> "asyncio.Future[None]":
+    def _durable(self, statements: Sequence[tuple[str, Row]], keys: Sequence[Key], remember: Callable[[], None]) -> Step[None]:
         """One commit, and then the same in memory."""
 
         def settle(outcome: BaseException | None) -> None:

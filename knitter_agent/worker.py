@@ -7,6 +7,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from knitter_agent.netlink import Kernel
+from knitter_common.steps import Step
 
 T = TypeVar("T")
 
@@ -22,9 +23,9 @@ class KernelWorker:
         self._thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._thread.start()
 
-    def run(self, work: Callable[[Kernel], T]) -> "asyncio.Future[T]":
-        """Hands work over at once. Cancelling the future does not stop work that has begun: shield it, and wait for its end."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    def run(self, work: Callable[[Kernel], T]) -> Step[T]:
+        """Hands work over at once. Cancelling the step does not stop work that has begun: hold it, or shield it."""
+        future: Step[T] = Step()
         self._queue.put((work, future))
         return future
 

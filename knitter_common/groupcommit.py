@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
+from knitter_common.steps import Step
+
 PATIENCE = 1.0  # seconds that a deferred operation waits for others to go with
 
 Operation = TypeVar("Operation")
@@ -35,15 +37,13 @@ class GroupCommit(Generic[Operation, Outcome]):
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(
-        self, operation: Operation, settle: "Callable[[Outcome | BaseException], None] | None" = None
-    ) -> "asyncio.Future[Outcome]":
-        """Hands an operation over; the future ends when its batch has ended. Cancelling the future does not undo the operation.
+    def submit(self, operation: Operation, settle: "Callable[[Outcome | BaseException], None] | None" = None) -> Step[Outcome]:
+        """Hands an operation over; the step ends when its batch has ended. Cancelling it does not undo the operation.
 
-        `settle` is called with the outcome before the future ends, whether or not somebody still waits for that.
+        `settle` is called with the outcome before the step ends, whether or not somebody still waits for that.
         """
         self._check_open()
-        future: asyncio.Future[Outcome] = self._loop.create_future()
+        future: Step[Outcome] = Step()
         self._send(_Waiting(operation, future, settle))
         return future
 

@@ -76,7 +76,7 @@ class Standing:
     @property
     def restore(self) -> dict[str, Any]:
         """The restore that is under way; empty for none. `phase` is one of STAGING, APPLYING, CLEANING."""
-        return restore_of(self._text(RESTORING).encode())
+        return restore_of(self._meta[RESTORING].value) if RESTORING in self._meta else {}
 
     @property
     def restoring(self) -> bool:

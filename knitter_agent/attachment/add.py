@@ -8,7 +8,7 @@ is gone, a crash) ends with an undo of the whole intent.
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -32,6 +32,7 @@ from knitter_agent.record import Delegation, Key, Record, State
 from knitter_common import failpoints
 from knitter_common.errors import Exists, Unavailable
 from knitter_common.model import Port
+from knitter_common.steps import Step
 
 T = TypeVar("T")
 
@@ -68,6 +69,8 @@ class Adder:
             log.warning("an attachment nobody was told of, or whose namespace is gone, gives way", attachment=str(key))
             await self._remover.detach([record])
         await self._undoer.settled(call.container_id, call.netns)
+        if key not in self._undoer.pending:
+            return
         try:
             async with asyncio.timeout(self._tools.patience):
                 await self._undoer.finished(key)
@@ -79,7 +82,7 @@ class Adder:
         async with AsyncExitStack() as always, AsyncExitStack() as undo:
             delegations = _delegations(call)
             self._tools.delegates.require(delegations, call.path)
-            opening = self._tools.worker.run(lambda _: self._tools.open_namespace(call.netns))
+            opening = self._tools.worker.run(lambda _: self._tools.open_namespace(call.netns)).hold()
             always.push_async_callback(_closed, opening)
             record = Record(
                 key,
@@ -92,8 +95,9 @@ class Adder:
                 delegations=delegations,
             )
             undoing = await undo.enter_async_context(_Undoing(self._undoer, record))
-            granted = await _unless_failed(self._allocate(call, key, undoing), opening)
-            sandbox = await asyncio.shield(opening)
+            with _Unless(opening):
+                granted = await self._allocate(call, key, undoing)
+            sandbox = await opening
             await self._undoer.settled(call.container_id, call.netns, sandbox.cookie)  # it may have had another path
             ports = settle_defaults(granted.port_set.ports) if granted else ()
             record = undoing.record = self._planned(undoing.record, ports, sandbox)
@@ -172,10 +176,10 @@ class _Undoing:
         self.record = record
         self._step: asyncio.Future[Any] | None = None
 
-    async def carry(self, step: Awaitable[T]) -> T:
+    async def carry(self, step: Step[T]) -> T:
         """What a step of the kernel worker or the journal returns or raises; such a step cannot be called off in the middle."""
-        self._step = future = asyncio.ensure_future(step)
-        return await asyncio.shield(future)
+        self._step = step.hold()
+        return await step
 
     async def __aenter__(self) -> Self:
         return self
@@ -197,18 +201,31 @@ class _Undoing:
             await asyncio.shield(undo.told)  # the kernel is clean, and delegates were told once
 
 
-async def _unless_failed(allocating: Coroutine[Any, Any, Granted | None], opening: "asyncio.Future[Namespace]") -> Granted | None:
-    """The set; an allocation that waits for the manager is given up when the namespace cannot be opened."""
-    task = asyncio.ensure_future(allocating)
-    try:
-        await asyncio.wait((task, asyncio.ensure_future(opening)), return_when=asyncio.FIRST_EXCEPTION)
-        if not task.done():
-            opening.result()  # raises: it ended first, and did not open
-        return await task
-    finally:
-        if not task.done():
-            task.cancel()
-            await ended(task)
+class _Unless:
+    """What is awaited inside is given up when `work` fails; then that failure is raised in its place. As asyncio.timeout works."""
+
+    def __init__(self, work: "asyncio.Future[Any]") -> None:
+        self._work = work
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+        self._failed = False
+
+    def __enter__(self) -> None:
+        self._task = task = asyncio.current_task()
+        assert task is not None
+        self._cancelling = task.cancelling()
+        self._work.add_done_callback(self._look)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._work.remove_done_callback(self._look)
+        task, self._task = self._task, None
+        if self._failed and task is not None and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            self._work.result()  # raises
+
+    def _look(self, work: "asyncio.Future[Any]") -> None:
+        if self._task is not None and work.exception() is not None:
+            self._failed = True
+            self._task.cancel()
 
 
 async def _closed(opening: "asyncio.Future[Namespace]") -> None:

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -169,3 +171,20 @@ def test_settings(kernel: Kernel) -> None:
         sysctl.ensure("ipv4/conf/nosuch/forwarding", "1")
     with pytest.raises(Internal, match="failed"):
         sysctl.ensure("ipv4/conf/lo/forwarding", "many")
+
+
+def test_settings_that_cannot_be_written_are_taken_as_they_are() -> None:
+    """In a container /proc/sys is mounted read-only: what is right already is no error."""
+    program = "import sys; from knitter_agent.netlink import sysctl; sysctl.ensure('ipv4/conf/lo/forwarding', sys.argv[1])"
+    locked = 'mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && exec "$@"'
+    outcomes = [
+        subprocess.run(
+            ["unshare", "--net", "--mount", "sh", "-c", locked, "sh", sys.executable, "-c", program, value],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for value in ("0", "1")
+    ]
+    assert outcomes[0].returncode == 0, outcomes[0].stderr
+    assert "forwarding: setting it to 1 failed: Read-only file system" in outcomes[1].stderr
