@@ -127,13 +127,13 @@ class BridgeDriver:
         self, kernel: Kernel, sandbox: Namespace, intent: BridgeIntent, bridge: int, again: bool = True
     ) -> tuple[int, int]:
         """The indices of the pair's ends, on the node and in the sandbox."""
-        made, seen, *_ = kernel.talk.ask(
+        made, *_ = kernel.talk.ask(
             wire.new_veth(intent.host, intent.host_mac, intent.mtu, bridge, intent.interface, intent.mac, sandbox.fd),
-            wire.get_link(intent.host),
             *_gateways(intent, bridge),
         )
         if not made.errno:
-            link = wire.parse_link(seen.body)
+            # looking for a link that has no carrier yet makes the kernel stop its queue first, which takes a grace period
+            link = wire.parse_link(made.body or kernel.talk.ask(wire.get_link(intent.host))[0].body)
             return link.index, link.peer
         (found,) = sandbox.talk.ask(wire.get_link(intent.interface))
         if found.body:

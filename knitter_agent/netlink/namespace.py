@@ -45,10 +45,10 @@ class Namespace:
         than a network namespace, or the node's own one; Unavailable(AGENT_BUSY) where descriptors have run out.
         """
         self.path = path
-        self.fd = _open(path)
         with contextlib.ExitStack() as undo:
-            undo.callback(os.close, self.fd)
-            self.talk = Conversation(inside(self.fd, open_socket), f"in {path}")
+            self.fd, self._own = _open(path, undo), _open_own(undo)
+            _require_sandbox(self.fd, self._own, path)
+            self.talk = Conversation(self.run(open_socket), f"in {path}")
             undo.callback(self.talk.close)
             self.cookie = self.talk.cookie()
             undo.pop_all()
@@ -58,11 +58,25 @@ class Namespace:
         if self.fd >= 0:
             self.talk.close()
             os.close(self.fd)
+            os.close(self._own)
             self.fd = -1
 
     def run(self, work: Callable[[], T]) -> T:
-        """Runs `work` in the namespace, for settings below /proc/sys/net; see `inside`."""
-        return inside(self.fd, work)
+        """Runs `work` in the calling thread while that is in the namespace, for settings below /proc/sys/net, and comes back; about
+        10 µs. The thread must be in the namespace that it was opened from.
+
+        A thread that cannot come back would take a pod's namespace for the node's, so that ends the process as `kill -9` would: the
+        journal has what is under way.
+        """
+        if _libc.setns(self.fd, CLONE_NEWNET) != 0:
+            raise Internal("WIRING_FAILED", f"entering a network namespace failed: {os.strerror(ctypes.get_errno())}")
+        try:
+            return work()
+        finally:
+            if _libc.setns(self._own, CLONE_NEWNET) != 0:
+                why = os.strerror(ctypes.get_errno())
+                log.critical("the node's own network namespace cannot be entered again; the agent ends at once", error=why)
+                os.abort()
 
     def __enter__(self) -> Self:
         return self
@@ -83,40 +97,22 @@ def cookie_of(path: str) -> int | None:
         return None
 
 
-def inside(fd: int, work: Callable[[], T]) -> T:
-    """Runs `work` in the calling thread while that is in the namespace `fd`, and comes back (about 10 µs).
-
-    A thread that cannot come back would take a pod's namespace for the node's, so that ends the process as `kill -9` would: the
-    journal has what is under way. Raises Unavailable(AGENT_BUSY) where descriptors have run out.
-    """
-    try:
-        own = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise Unavailable("AGENT_BUSY", f"the node's own network namespace cannot be opened now: {error}") from error
-    try:
-        if _libc.setns(fd, CLONE_NEWNET) != 0:
-            raise Internal("WIRING_FAILED", f"entering a network namespace failed: {os.strerror(ctypes.get_errno())}")
-        try:
-            return work()
-        finally:
-            if _libc.setns(own, CLONE_NEWNET) != 0:
-                why = os.strerror(ctypes.get_errno())
-                log.critical("the node's own network namespace cannot be entered again; the agent ends at once", error=why)
-                os.abort()
-    finally:
-        os.close(own)
-
-
-def _open(path: str) -> int:
+def _open(path: str, undo: contextlib.ExitStack) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
         raise _not_opened(path, error) from error
+    undo.callback(os.close, fd)
+    return fd
+
+
+def _open_own(undo: contextlib.ExitStack) -> int:
+    """The calling thread's own."""
     try:
-        _require_sandbox(fd, path)
-    except BaseException:
-        os.close(fd)
-        raise
+        fd = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unavailable("AGENT_BUSY", f"the node's own network namespace cannot be opened now: {error}") from error
+    undo.callback(os.close, fd)
     return fd
 
 
@@ -131,14 +127,14 @@ def _not_opened(path: str, error: OSError | ValueError) -> NotFound | Invalid | 
     return Invalid("CNI_ENVIRONMENT_INVALID", f"CNI_NETNS {path!r} cannot be opened: {error}", netns=path)
 
 
-def _require_sandbox(fd: int, path: str) -> None:
+def _require_sandbox(fd: int, own: int, path: str) -> None:
     try:
         kind = fcntl.ioctl(fd, NS_GET_NSTYPE)
     except OSError:
         kind = 0
     if kind != CLONE_NEWNET:
         raise Invalid("CNI_ENVIRONMENT_INVALID", f"CNI_NETNS {path!r} is not a network namespace", netns=path)
-    if os.path.samestat(os.fstat(fd), os.stat(OWN)):  # noqa: PTH116 - a Path costs more than the call
+    if os.path.samestat(os.fstat(fd), os.fstat(own)):
         raise Invalid(
             "CNI_ENVIRONMENT_INVALID", f"CNI_NETNS {path!r} is the node's own network namespace; a sandbox has its own", netns=path
         )

@@ -20,7 +20,7 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNSID, RTM_GETNSID = 88, 90
 
 # header flags
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_ECHO, NLM_F_DUMP = 0x1, 0x4, 0x8, 0x300
 NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x200, 0x400, 0x800
 NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x10, 0x100, 0x200
 
@@ -184,7 +184,10 @@ def new_bridge(name: str, mac: str) -> Request:
 
 
 def new_veth(name: str, mac: str, mtu: int, master: int, peer: str, peer_mac: str, namespace: int) -> Request:
-    """A veth pair in one step: this end up and a port of `master`, the other born as `peer` in the namespace of the descriptor."""
+    """A veth pair in one step: this end up and a port of `master`, the other born as `peer` in the namespace of the descriptor.
+
+    A kernel from 6.2 on answers with this end as it was when it was made, not yet a port; an older one with nothing.
+    """
     size = number(IFLA_MTU, mtu)
     other = (
         _ANY_LINK
@@ -203,7 +206,7 @@ def new_veth(name: str, mac: str, mtu: int, master: int, peer: str, peer_mac: st
         + attribute(IFLA_LINKINFO, info)
     )
     step = f"making interface {peer} and its other end {name}"
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload, step, frozenset((errno.EEXIST,)))
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO, payload, step, frozenset((errno.EEXIST,)))
 
 
 def set_link(index: int, step: str, *, up: bool = False, mtu: int = 0, master: int = 0, alias: str = "") -> Request:

@@ -12,7 +12,7 @@ from harness.netns import inside, ip, ping, tc
 
 from knitter_agent.drivers import HostInterface, settle_defaults
 from knitter_agent.drivers.bridge_intent import BridgeIntent
-from knitter_agent.netlink import sysctl
+from knitter_agent.netlink import sysctl, wire
 from knitter_common.errors import Exists, Internal, Refused
 from knitter_common.model import Bandwidth, NetworkType, PortAddress, Route
 
@@ -33,6 +33,15 @@ def test_two_pods_and_the_gateway_reach_each_other_in_both_families(node: Bridge
     for target in (v4(10), v6(10)):
         ping(second, target)
         ping(None, target)
+
+
+def test_a_kernel_that_does_not_echo_what_it_made_is_asked(node: BridgeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 6.2."""
+    monkeypatch.setattr(wire, "NLM_F_ECHO", 0)
+    first, _ = node.pod(port(10))
+    second, _ = node.pod(port(11))
+    ping(first, v4(11))
+    ping(second, v6(10))
 
 
 def test_the_first_packet_after_attach_arrives(node: BridgeNode) -> None:
