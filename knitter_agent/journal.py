@@ -306,5 +306,4 @@ def _of_row(row: Sequence[Any]) -> Record:
     )
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+_json = json.JSONEncoder(separators=(",", ":")).encode

@@ -22,7 +22,7 @@ from knitter.v1 import types_pb2 as types
 from knitter_common import convert
 from knitter_common.errors import KnitterError, Unavailable, from_rpc_error, from_status
 from knitter_common.managers import PASSING, SILENCE, Backoff, Managers, silent
-from knitter_common.model import Allocation, PortSet, Return
+from knitter_common.model import Allocation, Port, Return
 
 _ELSEWHERE = frozenset({"NOT_WRITER", "NO_WRITER"})  # this manager cannot, another can
 
@@ -36,9 +36,9 @@ InUse = Callable[[], Sequence[types.PortSet]]
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A port set as the manager told it; `encoded` is the serialized message."""
+    """The ports of a set that the manager gave; `encoded` is the whole as a serialized message."""
 
-    port_set: PortSet
+    ports: tuple[Port, ...]
     encoded: bytes
 
 
@@ -111,7 +111,7 @@ class ManagerClient:
                     outcome = await self._allocate(allocation)
                     try:
                         message = _checked(outcome).port_set
-                        return Granted(convert.port_set_from_proto(message), message.SerializeToString())
+                        return Granted(tuple(map(convert.port_from_proto, message.ports)), message.SerializeToString())
                     except Unavailable as error:
                         if error.reason not in PASSING:
                             raise

@@ -99,7 +99,7 @@ class Adder:
                 granted = await self._allocate(call, key, undoing)
             sandbox = await opening
             await self._undoer.settled(call.container_id, call.netns, sandbox.cookie)  # it may have had another path
-            ports = settle_defaults(granted.port_set.ports) if granted else ()
+            ports = settle_defaults(granted.ports) if granted else ()
             record = undoing.record = self._planned(undoing.record, ports, sandbox)
             await failpoints.reach("add.before-intent")
             await undoing.carry(self._tools.journal.put(record))

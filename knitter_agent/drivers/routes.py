@@ -14,16 +14,21 @@ SPARE_METRIC = 4096  # worse than what the kernel takes by itself: 0 for IPv4, 1
 def planned_routes(port: Port) -> tuple[Route, ...]:
     """The port's routes, each with its next hop filled in ("" then means on-link), and for a primary interface a default route per
     family whose subnet has a gateway, unless the port's own routes have one. Every destination once and in canonical form."""
+    return _planned(tuple(address.gateway for address in port.addresses if address.gateway), tuple(port.routes), port.primary)
+
+
+@lru_cache(1024)
+def _planned(own: Sequence[str], given: Sequence[Route], primary: bool) -> tuple[Route, ...]:
+    """`own` are the gateways of the port's addresses. The ports of a network have all of this in common."""
     gateways: dict[int, str] = {}
-    for address in port.addresses:
-        if address.gateway:
-            gateways.setdefault(_version(address.gateway), address.gateway)
+    for gateway in own:
+        gateways.setdefault(ip_address(gateway).version, gateway)
     routes: dict[tuple[str, int], Route] = {}
-    for route in port.routes:
+    for route in given:
         network = ip_network(route.destination, strict=False)
         hop = route.gateway or gateways.get(network.version, "")
         routes.setdefault((str(network), route.metric), Route(str(network), hop, route.metric, route.mtu))
-    if port.primary:
+    if primary:
         named = {destination for destination, _ in routes}
         for version, gateway in sorted(gateways.items()):
             if DEFAULTS[version] not in named:
@@ -51,14 +56,12 @@ def _with_spare_defaults(port: Port, given: Set[str]) -> Port:
 
 def onlink(route: Route, subnets: Sequence[IPv4Network | IPv6Network]) -> bool:
     """Whether the next hop lies in none of the port's subnets, so that the kernel must be told that the link leads to it."""
-    if not route.gateway:
-        return False
-    hop = ip_address(route.gateway)
-    if hop.version == 6 and hop.is_link_local:
-        return False
-    return not any(hop.version == subnet.version and hop in subnet for subnet in subnets)
+    return bool(route.gateway) and _outside(route.gateway, tuple(subnets))
 
 
 @lru_cache(1024)
-def _version(address: str) -> int:
-    return ip_address(address).version
+def _outside(gateway: str, subnets: Sequence[IPv4Network | IPv6Network]) -> bool:
+    hop = ip_address(gateway)
+    if hop.version == 6 and hop.is_link_local:
+        return False
+    return not any(hop.version == subnet.version and hop in subnet for subnet in subnets)

@@ -111,7 +111,7 @@ class MemoryAllocator:
         """As ManagerClient."""
         await self.open.wait()
         port_set = self.sets.allocate(allocation)
-        return Granted(port_set, convert.port_set_to_proto(port_set).SerializeToString())
+        return Granted(tuple(port_set.ports), convert.port_set_to_proto(port_set).SerializeToString())
 
     async def release(self, back: Return) -> None:
         """As ManagerClient."""

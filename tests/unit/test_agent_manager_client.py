@@ -7,11 +7,16 @@ from contextlib import asynccontextmanager
 import pytest
 from harness.agent import SmallManager
 
-from knitter.v1 import manager_pb2
-from knitter_agent.manager_client import ManagerClient
+from knitter.v1 import manager_pb2, types_pb2
+from knitter_agent.manager_client import Granted, ManagerClient
+from knitter_common import convert
 from knitter_common.errors import Exhausted, Unavailable
 from knitter_common.managers import Backoff, Managers
-from knitter_common.model import Allocation, Return, SandboxOwner, Wish
+from knitter_common.model import Allocation, Owner, Return, SandboxOwner, Wish
+
+
+def _owner(granted: Granted) -> Owner:
+    return convert.owner_from_proto(types_pb2.PortSet.FromString(granted.encoded).owner)
 
 
 def _wanted(number: int = 1) -> Allocation:
@@ -33,7 +38,7 @@ async def _client(manager: SmallManager) -> AsyncIterator[ManagerClient]:
 async def test_many_at_once_are_answered_each_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     async with SmallManager() as manager, _client(manager) as client:
         granted = await asyncio.gather(*(client.allocate(_wanted(number), 5) for number in range(50)))
-        assert [one.port_set.owner.key for one in granted] == [_wanted(number).owner.key for number in range(50)]
+        assert [_owner(one).key for one in granted] == [_wanted(number).owner.key for number in range(50)]
         await asyncio.gather(*(client.release(Return(_wanted(number).owner)) for number in range(50)))
         assert not manager.sets.held
 
@@ -45,7 +50,7 @@ async def test_a_refusal_is_told_and_the_stream_goes_on() -> None:
             await client.allocate(_wanted(), 5)
         assert caught.value.metadata == {"network": "t1/a"}
         manager.sets.refuse = None
-        assert (await client.allocate(_wanted(), 5)).port_set.ports
+        assert (await client.allocate(_wanted(), 5)).ports
 
 
 async def test_what_passes_is_waited_for_and_told_when_the_patience_is_over() -> None:
@@ -58,7 +63,7 @@ async def test_what_passes_is_waited_for_and_told_when_the_patience_is_over() ->
             await client.allocate(_wanted(2), 0.3)
         assert caught.value.reason == "STORE_UNAVAILABLE"
         manager.sets.refuse = None
-        assert (await waiting).port_set.ports
+        assert (await waiting).ports
         assert list(manager.sets.held) == [_wanted().owner.key]
 
 
@@ -94,7 +99,7 @@ async def test_what_was_unanswered_when_the_stream_broke_is_sent_again() -> None
         await manager.stop()
         manager.delay = 0
         await manager.start()
-        assert (await allocating).port_set.ports
+        assert (await allocating).ports
 
 
 async def test_an_allocation_nobody_waits_for_is_given_back() -> None:
@@ -106,7 +111,7 @@ async def test_an_allocation_nobody_waits_for_is_given_back() -> None:
         granted = await client.allocate(_wanted(1), 5)  # waits until the first is given back
         assert [back.owner.key for back in manager.sets.released] == [_wanted(1).owner.key]
         assert _wanted(1).owner.key in manager.sets.held
-        assert granted.port_set.owner == _wanted(1).owner
+        assert _owner(granted) == _wanted(1).owner
 
 
 async def test_an_allocation_that_was_not_sent_is_never_sent() -> None:
