@@ -9,6 +9,7 @@ started it waits for an event and sees the end of file if it dies instead.
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import os
 import signal
@@ -23,6 +24,8 @@ from knitter_common import settings
 from knitter_common.errors import KnitterError
 from knitter_common.serve import logs
 from knitter_common.version import __version__
+
+_M_ARENA_MAX = -8  # <malloc.h>
 
 log = structlog.get_logger()
 
@@ -64,6 +67,7 @@ def run(component: str, kind: type[S], make: Callable[[S], Daemon], argv: Sequen
         print(f"{arguments.config}: ok")
         return 0
     logs.configure(component, loaded.log)
+    _share_arenas()
     return asyncio.run(_live(lambda: make(loaded), arguments, kind))
 
 
@@ -115,6 +119,13 @@ async def _unless(ending: asyncio.Event, work: Coroutine[Any, Any, R]) -> R | No
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return None
+
+
+def _share_arenas() -> None:
+    """The threads of a daemon share two arenas of glibc's allocator instead of having one each: less memory to come back to, most of
+    all for a daemon that has slept."""
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:  # another C library has none
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def _settle_down() -> None:
