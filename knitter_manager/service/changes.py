@@ -17,7 +17,7 @@ from knitter_manager.store.protocol import Commit, Compacted, StoreDown
 
 _CHUNK = 500  # changes in one message
 _BYTES = 1024 * 1024  # about, in one message: a change has seldom more than some hundreds
-_GATHER = 0.05  # seconds between two messages of changes: what comes meanwhile goes together
+_GATHER = 0.025  # seconds that a change waits for others to go with, and until whoever asked for it has its answer
 _BEHIND = 2.0  # seconds that a client which has seen more is kept waiting
 
 
@@ -38,6 +38,8 @@ class Subscription:
         await self._catch_up()
         self._goal = self._cluster.revision
         while True:
+            if self._synced and self._position < self._cluster.revision:
+                await asyncio.sleep(_GATHER)
             if not self._position or self._epoch != self._cluster.epoch:
                 for response in self._reset():
                     yield response
@@ -56,9 +58,7 @@ class Subscription:
                 for response in _batches(commits):
                     yield response
                 self._position = commits[-1].revision
-                if self._synced:
-                    await asyncio.sleep(_GATHER)
-                elif self._position >= self._goal:
+                if not self._synced and self._position >= self._goal:
                     yield self._all_told()
             elif not self._synced:
                 yield self._all_told()
