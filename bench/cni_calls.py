@@ -1,7 +1,8 @@
 """Whole CNI calls as a runtime makes them, against the reference plugins `bridge` + `host-local` for the same interfaces.
 
 One ADD and one DEL; one pod with three interfaces; 30 pods at once; the first pod of a network. Both sides start a process per
-call. What makes the two sides comparable:
+call. Two rows tell how much of an ADD is gone before the plugin's first line: an interpreter that ends at once, in its place. What
+makes the two sides comparable:
 
 - A pod has a network namespace of its own: each call gets one in which nothing was before.
 - The node has a pod of each network already, on both sides, so that no side makes a bridge while it is timed (`first pod` does).
@@ -38,6 +39,7 @@ TRIPLE_ROUNDS = 30
 FIRST_ROUNDS = 15
 BURST_ROUNDS = 9
 BURST = 30
+PAUSE_SECONDS = 0.05
 SETTLE_SECONDS = 10  # the last undo is over long before
 NETWORKS = """
 apiVersion: knitter.io/v1
@@ -82,6 +84,7 @@ class Side:
 
     def __init__(self, plugin: Path) -> None:
         self.plugin = plugin
+        self.command = [str(plugin)]
 
     def carry_out(self, verb: str, pod: Pod) -> None:
         """One process per interface, one after the other. Raises RuntimeError with the plugin's words."""
@@ -91,7 +94,7 @@ class Side:
                 "CNI_PATH": str(REFERENCE), "PATH": os.environ["PATH"],
             }  # fmt: skip
             text = json.dumps(config).encode()
-            done = subprocess.run([self.plugin], input=text, env=environment, capture_output=True, check=False)
+            done = subprocess.run(self.command, input=text, env=environment, capture_output=True, check=False)
             if done.returncode != 0:
                 raise RuntimeError(f"{self.plugin.name} {verb}: {done.stdout.decode()} {done.stderr.decode()}")
 
@@ -119,6 +122,15 @@ class Ours(Side):
         """See Side."""
         ports = [{"attach_to_network": f"n{index}", "attributes": {"nic_name": f"eth{index}"}} for index in range(3)]
         return Pod(netns, [("eth0", {**self.config(0), "networks": {"ports": ports}})])
+
+
+class Empty(Ours):
+    """The plugin's interpreter, called as the plugin is, which ends at once."""
+
+    def __init__(self, plugin: Path) -> None:
+        super().__init__(plugin)
+        interpreter = plugin.read_bytes().split(b"\n", 1)[0].removeprefix(b"#!").split()[0].decode()
+        self.command = [interpreter, "-IS", "-c", "import posix; posix._exit(0)"]
 
 
 class Reference(Side):
@@ -159,9 +171,13 @@ class Bench:
         triple = [self._turn(index, lambda side: [side.triple(self._spaces.fresh())]) for index in range(TRIPLE_ROUNDS + 2)][2:]
         yield paired("three interfaces, ADD", [add for add, _ in triple], aim=0.7)
         yield paired("three interfaces, DEL", [delete for _, delete in triple])
+        yield self._floor(
+            "one empty interpreter, for one ADD", SINGLE_ROUNDS // 2, lambda side: [side.single(self._spaces.fresh())]
+        )
         burst = [self._turn(index, self._thirty) for index in range(BURST_ROUNDS + 1)][1:]
         yield paired("30 pods at once, ADD", [add for add, _ in burst], aim=1.1)
         yield paired("30 pods at once, DEL", [delete for _, delete in burst])
+        yield self._floor("30 empty interpreters at once, for 30 ADDs", BURST_ROUNDS, self._thirty)
         for side, pod in residents:
             side.carry_out("DEL", pod)
             self._asked += side is self.ours
@@ -174,6 +190,18 @@ class Bench:
             subprocess.run(["ip", "link", "delete", "ref0"], check=True)
             adds.append(add)
         yield paired("first pod of a network, ADD", adds[1:])
+
+    def _floor(self, what: str, rounds: int, make: Callable[[Side], list[Pod]]) -> Row:
+        empty = Empty(self.ours.plugin)
+        pairs = []
+        for index in range(rounds + 1):
+            pods = {side: make(side) for side in (empty, self.reference)}
+            sides = (empty, self.reference) if index % 2 else (self.reference, empty)
+            spent = {side: self._all(side, "ADD", pods[side]) for side in sides}
+            self._all(self.reference, "DEL", pods[self.reference])
+            time.sleep(PAUSE_SECONDS)
+            pairs.append((spent[empty], spent[self.reference]))
+        return paired(what, pairs[1:])
 
     def _thirty(self, side: Side) -> list[Pod]:
         return [side.single(self._spaces.fresh()) for _ in range(BURST)]

@@ -122,8 +122,8 @@ async def _unless(ending: asyncio.Event, work: Coroutine[Any, Any, R]) -> R | No
 
 
 def _share_arenas() -> None:
-    """The threads of a daemon share two arenas of glibc's allocator instead of having one each: less memory to come back to, most of
-    all for a daemon that has slept."""
+    """The threads of a daemon share two arenas of glibc's allocator instead of having one each: less memory to come back to after a
+    sleep."""
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:  # another C library has none
         mallopt(_M_ARENA_MAX, 2)
 
