@@ -83,7 +83,8 @@ class Arena:
     async def allocate(self, owner: Owner, *wishes: Wish, stream: int = 0, **fields: Any) -> PortSet:
         """Over one of the streams."""
         wanted = Allocation(owner=owner, wishes=wishes, **fields)
-        return (await self.streams[stream % STREAMS].allocate(wanted, 60)).port_set
+        granted = await self.streams[stream % STREAMS].allocate(wanted, 60)
+        return convert.port_set_from_proto(types.PortSet.FromString(granted.encoded))
 
     async def release(self, owner: Owner, stream: int = 0, **fields: Any) -> None:
         """Over one of the streams."""
