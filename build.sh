@@ -70,6 +70,7 @@ cmd_verify() {
   "$venv/bin/ruff" check .
   "$venv/bin/ruff" format --check --quiet . || die "not as the formatter has it: _output/venv/bin/ruff format ."
   "$venv/bin/mypy"
+  "$venv/bin/mypy" --config-file tests/mypy.ini tests bench
   "$venv/bin/lint-imports"
   "$python" deploy/make_docs.py --check
   cmd_pytest tests/unit "$@"

@@ -128,7 +128,7 @@ class Arena:
         """Ends the clients and what they hold."""
         for message in (await self.call("ListPortSets", pb.ListPortSetsRequest(tenant=self.tenant, page_size=1000))).port_sets:
             await self.release(convert.owner_from_proto(message.owner))
-        await asyncio.gather(*(one.close() for one in (*self.streams, *self.callers)))
+        await asyncio.gather(*(stream.close() for stream in self.streams), *(caller.close() for caller in self.callers))
 
 
 async def _no_journal(_: Managers) -> None:
