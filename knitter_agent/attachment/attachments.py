@@ -28,8 +28,7 @@ class Attachments:
         self._adder = Adder(tools, self.undoer, self.remover)
         self._checker = Checker(tools, self.undoer)
         self._collector = Collector(tools, self.undoer, self.remover)
-        self._adding: dict[Key, asyncio.Task[Any]] = {}  # who carries an ADD out
-        self._overtaken: set[asyncio.Task[Any]] = set()  # those of them that a DEL has ended
+        self._adding: dict[Key, asyncio.Task[Mapping[str, Any]]] = {}
 
     async def start(self, boot_id: str) -> None:
         """Recovers and repairs; then the verbs may be called."""
@@ -45,20 +44,29 @@ class Attachments:
     async def add(self, call: Call) -> Mapping[str, Any]:
         """The CNI result in the call's version. A DEL of the same attachment meanwhile ends it."""
         key = Key(call.conf.name, call.container_id, call.interface)
-        task = asyncio.current_task()
-        assert task is not None
+        task = asyncio.create_task(self._adder.add(call))
         self._adding[key] = task
         try:
-            return await self._adder.add(call)
+            await asyncio.wait([task])
         except asyncio.CancelledError:
-            if task not in self._overtaken:
-                raise
-            task.uncancel()
-            raise Unavailable("DEADLINE_EXCEEDED", f"a DEL of {key} came while it was being added") from None
+            _cancel(task)
+            await self._tools.background.finish(self._withdraw(task, key))
+            raise
         finally:
-            self._overtaken.discard(task)
             if self._adding.get(key) is task:
                 del self._adding[key]
+        if task.cancelled():
+            raise Unavailable("DEADLINE_EXCEEDED", f"a DEL of {key} came while it was being added")
+        return task.result()
+
+    async def _withdraw(self, adding: "asyncio.Task[Mapping[str, Any]]", key: Key) -> None:
+        """Nobody is there any more to be told of an ADD: it ends, or what it has done by now does."""
+        await asyncio.wait([adding])
+        if adding.cancelled() or adding.exception() is not None:
+            return
+        self._adder.untold.discard(key)
+        if (record := self._tools.journal.records.get(key)) is not None:
+            await self.remover.end(record)
 
     def busy(self, key: Key) -> bool:
         """An ADD or an undo of this attachment is under way."""
@@ -73,9 +81,8 @@ class Attachments:
     async def delete(self, call: Call) -> None:
         """Success once the undo is durable."""
         adding = self._adding.get(Key(call.conf.name, call.container_id, call.interface))
-        if adding is not None and adding not in self._overtaken:
-            self._overtaken.add(adding)
-            adding.cancel()
+        if adding is not None:
+            _cancel(adding)
         await self.remover.delete(call)
 
     async def delete_late(self, call: Call, asked: int) -> None:
@@ -103,3 +110,9 @@ class Attachments:
         chain = tuple(Delegation(conf, call.interface) for conf in call.conf.delegates)
         if chain:
             await self._tools.delegates.status(chain, Surroundings(Key(call.conf.name, "", ""), "", "", call.path))
+
+
+def _cancel(adding: "asyncio.Task[Mapping[str, Any]]") -> None:
+    """Once: a second time would cut the way back short."""
+    if not adding.cancelling():
+        adding.cancel()
