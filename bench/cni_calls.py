@@ -31,6 +31,7 @@ sys.path[:0] = [str(ROOT / "deploy"), str(ROOT / "bench")]
 
 import stack as stacks  # noqa: E402
 from measure import Row, paired, report, timed  # noqa: E402
+from running import interpreter_of  # noqa: E402
 
 REFERENCE = Path("/usr/lib/cni")
 DATA_DIR = f"/tmp/knitter-bench-host-local-{os.getpid()}"
@@ -129,8 +130,7 @@ class Empty(Ours):
 
     def __init__(self, plugin: Path) -> None:
         super().__init__(plugin)
-        interpreter = plugin.read_bytes().split(b"\n", 1)[0].removeprefix(b"#!").split()[0].decode()
-        self.command = [interpreter, "-IS", "-c", "import posix; posix._exit(0)"]
+        self.command = [interpreter_of(plugin), "-IS", "-c", "import posix; posix._exit(0)"]
 
 
 class Reference(Side):

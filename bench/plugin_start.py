@@ -18,6 +18,8 @@ import threading
 import time
 from pathlib import Path
 
+from running import interpreter_of
+
 ROOT = Path(__file__).resolve().parent.parent
 STDIN = b'{"cniVersion":"1.0.0","name":"knitter","type":"knitter-cni"}'
 ENVIRONMENT = {"CNI_CONTAINERID": "bench", "CNI_NETNS": "/run/netns/bench", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
@@ -79,7 +81,7 @@ def measure(rounds: int) -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory(prefix="kn-bench-") as directory, socket.socket(socket.AF_UNIX) as listener:
         path = Path(directory) / "knitter-cni"
         subprocess.run([sys.executable, str(ROOT / "deploy" / "install_plugin.py"), str(path)], check=True)
-        python = path.read_bytes().split(b"\n", 1)[0].removeprefix(b"#!").split()[0].decode()
+        python = interpreter_of(path)
         listener.bind(f"{directory}/agent.sock")
         listener.listen(16)
         threading.Thread(target=serve, args=(listener,), daemon=True).start()

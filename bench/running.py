@@ -1,4 +1,4 @@
-"""Managers in processes of their own, for benchmarks."""
+"""For benchmarks: managers in processes of their own, and what the plugin is run by."""
 
 import json
 import os
@@ -10,6 +10,11 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def interpreter_of(plugin: Path) -> str:
+    """The interpreter that an installed plugin's first line names."""
+    return plugin.read_bytes().split(b"\n", 1)[0].removeprefix(b"#!").split()[0].decode()
 
 
 class ManagerProcess:
