@@ -69,8 +69,6 @@ class Adder:
             log.warning("an attachment nobody was told of, or whose namespace is gone, gives way", attachment=str(key))
             await self._remover.detach([record])
         await self._undoer.settled(call.container_id, call.netns)
-        if key not in self._undoer.pending:
-            return
         try:
             async with asyncio.timeout(self._tools.patience):
                 await self._undoer.finished(key)

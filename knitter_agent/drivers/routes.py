@@ -18,7 +18,7 @@ def planned_routes(port: Port) -> tuple[Route, ...]:
 
 
 @lru_cache(1024)
-def _planned(own: Sequence[str], given: Sequence[Route], primary: bool) -> tuple[Route, ...]:
+def _planned(own: tuple[str, ...], given: tuple[Route, ...], primary: bool) -> tuple[Route, ...]:
     """`own` are the gateways of the port's addresses. The ports of a network have all of this in common."""
     gateways: dict[int, str] = {}
     for gateway in own:
@@ -60,7 +60,7 @@ def onlink(route: Route, subnets: Sequence[IPv4Network | IPv6Network]) -> bool:
 
 
 @lru_cache(1024)
-def _outside(gateway: str, subnets: Sequence[IPv4Network | IPv6Network]) -> bool:
+def _outside(gateway: str, subnets: tuple[IPv4Network | IPv6Network, ...]) -> bool:
     hop = ip_address(gateway)
     if hop.version == 6 and hop.is_link_local:
         return False
