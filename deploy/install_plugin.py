@@ -4,8 +4,8 @@
 
 The file carries `knitter_cni/plugin.py` compiled, because Python compiles a script anew at each start, which for this one takes
 longer than the call itself (docs/cni-plugin.md has the figures). Its first line names the interpreter and gives it, with `-c`, a
-statement that runs the head of the file, a few lines: they load the code made by that very interpreter, or compile the source on
-the day on which the interpreter has been replaced by another version.
+statement that runs the head of the file, a few lines: they connect to the agent, which has that to do meanwhile, and load the code
+made by that very interpreter, or compile the source on the day on which the interpreter has been replaced by another version.
 
 It is written beside DEST, synced and renamed, so that a runtime that calls DEST at any moment runs the old one or the new one.
 """
@@ -40,8 +40,16 @@ sys.stdout.buffer.write(_frozen_importlib_external.MAGIC_NUMBER + marshal.dumps(
 
 FIRST_LINE = "#!{python} -IScimport sys;f=open(sys.argv[1],'rb',0);exec(f.read({head}))"
 REST = """
-# Knitter's CNI plugin {version}, made from knitter_cni/plugin.py by deploy/install_plugin.py; see docs/cni-plugin.md.
-# The first line runs this head; behind it lie the compiled code and the source.
+# Knitter's CNI plugin {version} (docs/cni-plugin.md). The first line runs this head; behind it lie compiled code and source.
+import posix, _socket
+begun = []
+if posix.environ.get(b"CNI_COMMAND", b"VERSION") != b"VERSION":
+    try:
+        s = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
+        s.connect((posix.environ.get(b"KNITTER_SOCKET") or {socket}).removeprefix(b"unix:"))
+        begun = [s]
+    except OSError:
+        pass
 import _frozen_importlib_external as m, marshal
 if m.MAGIC_NUMBER == {magic!r}:
     c = marshal.loads(f.read({code_size}))
@@ -79,9 +87,11 @@ def executable(python: str, source: bytes, version: str) -> bytes:
     except subprocess.CalledProcessError as error:
         raise SystemExit(f"{python}: cannot compile the plugin: {error.stderr.decode(errors='replace').strip()}") from error
     magic, code = done.stdout[:4], done.stdout[4:]
-    rest = REST.format(version=version, magic=magic, code_size=len(code), source_place=HEAD + len(code))
+    socket = constant(source, "SOCKET").decode()
+    rest = REST.format(version=version, socket=socket, magic=magic, code_size=len(code), source_place=HEAD + len(code))
     head = (first_line + rest).encode()
-    assert len(head) <= HEAD, f"{len(head)} octets where {HEAD} have room"
+    if len(head) > HEAD:
+        raise SystemExit(f"--socket {socket}: {len(head) - HEAD} octets more than the file's head has room for; give a shorter one")
     return head.ljust(HEAD, b"\n") + code + source
 
 
@@ -98,6 +108,14 @@ def with_constant(source: bytes, name: str, value: bytes) -> bytes:
     if count != 1:
         raise SystemExit(f"knitter_cni/plugin.py has no line for {name}")
     return changed
+
+
+def constant(source: bytes, name: str) -> bytes:
+    """What the source gives the constant `name`, as it is written there. Raises SystemExit."""
+    found = re.search(rf"(?m)^{name} = (b\"[^\"]*\"|b'[^']*')".encode(), source)
+    if found is None:
+        raise SystemExit(f"knitter_cni/plugin.py has no line for {name}")
+    return found[1]
 
 
 def install(content: bytes, destination: Path) -> None:

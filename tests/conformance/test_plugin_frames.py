@@ -357,3 +357,9 @@ def test_add_is_sent_once_and_never_again(plugin: Plugin) -> None:
     with Peer(plugin.socket, lambda peer: None) as peer:
         assert plugin.run("ADD").error["code"] == 11
     assert len(peer.connections) == 1
+
+
+def test_version_does_not_call_the_agent(plugin: Plugin) -> None:
+    with Peer(plugin.socket, lambda peer: None) as peer:
+        assert plugin.run("VERSION").code == 0
+    assert peer.connections == []

@@ -1,6 +1,7 @@
 """deploy/install_plugin.py: one executable file, put in place whole, without ever taking the old one away first."""
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -104,3 +105,27 @@ def test_a_directory_in_its_place_is_told_and_nothing_is_left(tmp_path: Path) ->
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["knitter-cni"]
+
+
+def test_the_longest_interpreter_and_socket_have_room(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="kn-") as short:
+        room = 127 - len("#! -IScimport sys;f=open(sys.argv[1],'rb',0);exec(f.read(1024))")
+        link = Path(short) / "p".ljust(room - len(short) - 1, "y")
+        link.symlink_to(sys._base_executable)  # type: ignore[attr-defined]
+        path = f"{short}/".ljust(107, "s")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            assert install("--python", link, "--socket", path, tmp_path / "knitter-cni").returncode == 0
+            environment = {"CNI_COMMAND": "STATUS", "KNITTER_TIMEOUT": "0.1"}
+            done = subprocess.run([tmp_path / "knitter-cni"], env=environment, input=b"{}", capture_output=True, check=False)
+            assert b"did not answer in time" in done.stdout
+            listener.settimeout(5)
+            listener.accept()[0].close()
+
+
+def test_a_socket_whose_name_is_too_long_is_told(tmp_path: Path) -> None:
+    done = install("--socket", "/" + "é" * 200, tmp_path / "knitter-cni")
+    assert done.returncode == 1
+    assert "--socket" in done.stderr
+    assert "Traceback" not in done.stderr
