@@ -1,14 +1,16 @@
 """The node's journal: which attachments there are and how to undo each. SQLite on the node's disk.
 
 What it promises: when the step of a change ends, the change is on the disk (WAL, synchronous=FULL; concurrent changes share one
-commit), and cancelling the step does not undo it. The records in memory are those on the disk. An empty or broken file is moved
-aside and taken as absent, loudly. One process uses a journal at a time. Besides the records it holds the boot id they were made
-under.
+commit), and cancelling the step does not undo it. What a thread writes by itself (`write`) is safe from the end of this process at
+once, and from the machine's with the next change or after a second. The records in memory are those on the disk. An empty or broken
+file is moved aside and taken as absent, loudly. One process uses a journal at a time. Besides the records it holds the boot id they
+were made under.
 """
 
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,7 +51,7 @@ _DONE = (
     f"UPDATE attachment SET state = {int(State.ATTACHED)}, result = ?"
     " WHERE network = ? AND container_id = ? AND interface = ? AND time = ?"
 )
-_ANSWERED = "UPDATE attachment SET answered = 1 WHERE network = ? AND container_id = ? AND interface = ?"
+_ANSWERED = "UPDATE attachment SET answered = 1 WHERE network = ? AND container_id = ? AND interface = ? AND time = ?"
 _REWIRE = (
     "UPDATE attachment SET wirings = ? WHERE network = ? AND container_id = ? AND interface = ? AND time = ?"
     f" AND state = {int(State.ATTACHED)}"
@@ -70,7 +72,8 @@ class _Change:
 
 
 class Journal:
-    """Use from one event loop. `records` are all attachments by key; `found_broken` tells that a file had to be moved aside."""
+    """Use from one event loop, but for `write`. `records` are all attachments by key; `found_broken` tells that a file had to be
+    moved aside."""
 
     def __init__(self, path: Path, database: sqlite3.Connection, found_broken: bool) -> None:
         """Use `open_journal`."""
@@ -80,6 +83,8 @@ class Journal:
         self._meta: dict[str, str] = dict(database.execute("SELECT key, value FROM meta"))
         self._records = {record.key: record for record in map(_of_row, database.execute(f"SELECT {_COLUMNS} FROM attachment"))}
         self._unsure: set[Key] = set()  # their last commit failed: the disk may have it, or not
+        self._writing = threading.Lock()
+        self._synced = True  # what a commit does now
         self._group: GroupCommit[_Change, None] = GroupCommit(self._apply, "journal")
 
     @property
@@ -116,10 +121,30 @@ class Journal:
 
         return self._durable(statements, [record.key for record in records], remember)
 
-    def done(self, record: Record) -> Step[None]:
-        """Writes that the ADD of a record that was put is done (ATTACHED), and its result; nothing else of it. Raises as `put`."""
-        statement = (_DONE, (_json(record.result), *record.key, record.time))
-        return self._durable([statement], [record.key], lambda: self._records.update({record.key: record}))
+    def expect(self, record: Record) -> None:
+        """Before another thread may `write` this intent: from now on the disk may have it, whatever becomes of that thread."""
+        self._records[record.key] = record
+        self._unsure.add(record.key)
+
+    def write(self, record: Record) -> None:
+        """From any thread: the whole of an intent (ATTACHING); of one that is done (ATTACHED) its state and its result. It survives
+        this process at once, the machine's end with the next change. Raises Internal(CNI_IO_FAILURE)."""
+        if record.state is State.ATTACHED:
+            statement: tuple[str, Row] = (_DONE, (_json(record.result), *record.key, record.time))
+        else:
+            statement = (_PUT, _to_row(record))
+        failpoints.at("journal.before-commit")
+        self._commit([statement], synced=False)
+        failpoints.at("journal.after-commit")
+
+    def wrote(self, record: Record) -> None:
+        """That thread has written this."""
+        self._records[record.key] = record
+        self._unsure.discard(record.key)
+
+    def sync(self) -> Step[None]:
+        """Makes what was written so far safe from the machine's end. Raises as `put`."""
+        return self._durable([(_META, ("synced", ""))], (), lambda: None)
 
     def end(self, keys: Iterable[Key]) -> Step[None]:
         """Marks these records as ending (DETACHING) in one commit; what is not there any more stays gone. Raises as `put`."""
@@ -160,7 +185,7 @@ class Journal:
         record = self._records.get(key)
         if record is not None:
             self._records[key] = replace(record, answered=True)
-            self._group.defer(_Change(((_ANSWERED, key),)))
+            self._group.defer(_Change(((_ANSWERED, (*key, record.time)),)))
 
     async def close(self) -> None:
         """Writes what waits and closes the file."""
@@ -183,7 +208,7 @@ class Journal:
         """In the group's thread: all changes of a batch in one transaction; if the disk refuses that, each alone."""
         failpoints.at("journal.before-commit")
         try:
-            self._commit(batch)
+            self._commit([statement for change in batch for statement in change.statements], synced=True)
         except Internal as error:
             return [error] if len(batch) == 1 else [self._alone(change) for change in batch]
         failpoints.at("journal.after-commit")
@@ -191,27 +216,30 @@ class Journal:
 
     def _alone(self, change: _Change) -> BaseException | None:
         try:
-            self._commit([change])
+            self._commit(change.statements, synced=True)
         except Internal as error:
             return error
         return None
 
-    def _commit(self, batch: Sequence[_Change]) -> None:
+    def _commit(self, statements: Sequence[tuple[str, Row]], synced: bool) -> None:
         execute = self._database.execute
-        statements = [statement for change in batch for statement in change.statements]
-        try:
-            if len(statements) == 1:
-                execute(*statements[0])  # a transaction by itself
-                return
-            execute("BEGIN IMMEDIATE")
-            for statement, row in statements:
-                execute(statement, row)
-            execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._database.in_transaction:
-                execute("ROLLBACK")
-            text = f"the journal {self._path} cannot be written: {error}"
-            raise Internal("CNI_IO_FAILURE", text, file=str(self._path)) from error
+        with self._writing:
+            try:
+                if synced is not self._synced:
+                    execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+                    self._synced = synced
+                if len(statements) == 1:
+                    execute(*statements[0])  # a transaction by itself
+                    return
+                execute("BEGIN IMMEDIATE")
+                for statement, row in statements:
+                    execute(statement, row)
+                execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._database.in_transaction:
+                    execute("ROLLBACK")
+                text = f"the journal {self._path} cannot be written: {error}"
+                raise Internal("CNI_IO_FAILURE", text, file=str(self._path)) from error
 
 
 def open_journal(path: Path) -> Journal:

@@ -9,7 +9,7 @@ import structlog
 
 from knitter.v1 import agent_pb2 as pb
 from knitter.v1 import agent_pb2_grpc, types_pb2
-from knitter_agent.attachment import Attachments
+from knitter_agent.attachment import AFTERWARDS, Attachments
 from knitter_agent.cni import Answer, Call, failure, parse_call, success, version_of
 from knitter_agent.journal import Journal
 from knitter_agent.record import Key
@@ -98,19 +98,10 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             raise Unavailable("DEADLINE_EXCEEDED", f"the ADD was not done within the caller's {remaining:.1f} s") from error
         finally:
             self._adds -= 1
-        asyncio.get_running_loop().call_soon(self._attached, call, result)  # the answer goes out first
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._attachments.answered, call)  # the answer goes out first
+        loop.call_later(AFTERWARDS, _attached, call, result)
         return result
-
-    def _attached(self, call: Call, result: Mapping[str, Any]) -> None:
-        self._attachments.answered(call)
-        log.info(
-            "attached",
-            container_id=call.container_id,
-            network=call.conf.name,
-            interface=call.interface,
-            pod=_pod(call),
-            ips=[ip["address"] for ip in result.get("ips", ())],
-        )
 
     async def _status(self, call: Call) -> None:
         if trouble := self._ready():
@@ -146,6 +137,17 @@ def _told(verb: str, call: Call | None, error: KnitterError, invocation: pb.Invo
     )
     log.warning("refused", verb=verb, reason=error.reason, error=error.message, **where)
     return failure(error, call.conf.version if call else version_of(invocation.stdin))
+
+
+def _attached(call: Call, result: Mapping[str, Any]) -> None:
+    log.info(
+        "attached",
+        container_id=call.container_id,
+        network=call.conf.name,
+        interface=call.interface,
+        pod=_pod(call),
+        ips=[ip["address"] for ip in result.get("ips", ())],
+    )
 
 
 def _pod(call: Call) -> str:

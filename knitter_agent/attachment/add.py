@@ -1,10 +1,12 @@
 """ADD as a transaction on the node.
 
     make room → allocate the port set ┐
-                open the namespace    ┴→ plan → journal: intent → delegates → drivers → journal: done → answer
+                open the namespace    ┴→ plan → journal: intent → drivers → journal: done → answer
 
-Until the intent is durable nothing is made; after it, whatever ends the ADD but its success (a refusal, a deadline, a caller that
-is gone, a crash) ends with an undo of the whole intent.
+Until the journal has the intent nothing is made; after it, whatever ends the ADD but its success (a refusal, a deadline, a caller
+that is gone, a crash) ends with an undo of the whole intent. From the intent to done all is one piece of work of the kernel's
+thread. Delegates come before that, with an intent of their own that is synced, as done then is: what they make may outlive the
+boot.
 """
 
 import asyncio
@@ -35,6 +37,8 @@ from knitter_common.model import Port
 from knitter_common.steps import Step
 
 T = TypeVar("T")
+
+AFTERWARDS = 0.005  # seconds after an ADD's answer for what can wait: the plugin, woken by the answer, shall find a processor
 
 log = structlog.get_logger()
 
@@ -98,18 +102,18 @@ class Adder:
             sandbox = await opening
             await self._undoer.settled(call.container_id, call.netns, sandbox.cookie)  # it may have had another path
             ports = settle_defaults(granted.ports) if granted else ()
-            record = undoing.record = self._planned(undoing.record, ports, sandbox)
-            await failpoints.reach("add.before-intent")
-            await undoing.carry(self._tools.journal.put(record))
-            await failpoints.reach("add.after-intent")
-            record = undoing.record = await self._carry_out(call, undoing, ports, sandbox)
-            await failpoints.reach("add.before-done")
-            await undoing.carry(self._tools.journal.done(record))
-            await failpoints.reach("add.after-done")
+            undoing.record = self._planned(undoing.record, ports, sandbox)
+            record = await self._carry_out(call, undoing, ports, sandbox)
             undo.pop_all()
             self.untold.add(key)
-        self._tools.changed(record)
+        asyncio.get_running_loop().call_later(AFTERWARDS, self._tell, record)
         return self._answer(call, record)
+
+    def _tell(self, record: Record) -> None:
+        """That it is there, if it still is: its end may have been told already."""
+        now = self._tools.journal.records.get(record.key)
+        if now is not None and now.state is State.ATTACHED and now.time == record.time:
+            self._tools.changed(now)
 
     async def _allocate(self, call: Call, key: Key, undoing: "_Undoing") -> Granted | None:
         allocation = allocation_of(call, key, self._tools.node, self._tools.default_network, self._tools.clock())
@@ -126,27 +130,45 @@ class Adder:
         return replace(record, cookie=sandbox.cookie, wirings=wirings)
 
     async def _carry_out(self, call: Call, undoing: "_Undoing", ports: Sequence[Port], sandbox: Namespace) -> Record:
-        record = undoing.record
-        result: Mapping[str, Any] | None = call.conf.prev_result
-        if record.delegations and result is None:
+        """The record that is done. What delegates make may outlive the boot, so that their intent does, and what comes of it."""
+        journal, record = self._tools.journal, undoing.record
+        if delegated := bool(record.delegations and call.conf.prev_result is None):
+            await undoing.carry(journal.put(record))
             around = Surroundings(record.key, record.netns, record.args, record.path)
             result = await self._tools.delegates.add(record.delegations, around)
-            record = undoing.record = replace(record, result=result)
+            undoing.record = replace(record, result=result)
             await failpoints.reach("add.after-delegates")
-        hosts: list[Sequence[HostInterface]] = []
+        journal.expect(undoing.record)
         try:
-            await undoing.carry(self._tools.worker.run(lambda kernel: self._wire(kernel, undoing, sandbox, hosts)))
+            done = await undoing.carry(self._tools.worker.run(lambda kernel: self._make(kernel, call, undoing, ports, sandbox)))
         except Exists:
-            await undoing.carry(self._tools.journal.put(undoing.record))
+            await undoing.carry(journal.put(undoing.record))
             raise
-        if result is None:
-            result = _result(call, ports, hosts)
-        return replace(record, state=State.ATTACHED, result=result)
+        journal.wrote(done)
+        if delegated:
+            await undoing.carry(journal.sync())
+        return done
 
-    def _wire(self, kernel: Kernel, undoing: "_Undoing", sandbox: Namespace, hosts: list[Sequence[HostInterface]]) -> None:
-        """In the worker: the drivers, in the order of the ports. Where an interface exists, that one and the rest are not ours to
-        undo, whether or not somebody still waits for this."""
+    def _make(self, kernel: Kernel, call: Call, undoing: "_Undoing", ports: Sequence[Port], sandbox: Namespace) -> Record:
+        """In the worker: everything from the intent to done, whether or not somebody still waits for it."""
+        journal = self._tools.journal
+        failpoints.at("add.before-intent")
+        journal.write(undoing.record)
+        failpoints.at("add.after-intent")
+        hosts = self._wire(kernel, undoing, sandbox)
+        failpoints.at("add.before-done")
+        result = call.conf.prev_result or undoing.record.result
+        undoing.record = done = replace(
+            undoing.record, state=State.ATTACHED, result=_result(call, ports, hosts) if result is None else result
+        )
+        journal.write(done)
+        failpoints.at("add.after-done")
+        return done
+
+    def _wire(self, kernel: Kernel, undoing: "_Undoing", sandbox: Namespace) -> Sequence[Sequence[HostInterface]]:
+        """The drivers, in the order of the ports. Where an interface exists, that one and the rest are not ours to undo."""
         record = undoing.record
+        hosts: list[Sequence[HostInterface]] = []
         for wiring in record.wirings:
             failpoints.at("add.wire")
             try:
@@ -155,6 +177,7 @@ class Adder:
                 undoing.record = replace(record, wirings=record.wirings[: len(hosts)])
                 raise
         failpoints.at("add.wired")
+        return hosts
 
     def _answer(self, call: Call, record: Record) -> Mapping[str, Any]:
         result = record.result or {}

@@ -152,9 +152,17 @@ def _tried(table: tuple[Step, ...]) -> list[Any]:
 
 @pytest.mark.parametrize(("step", "kind"), _tried(steps.ADD))
 async def test_trouble_in_add(placing: Placing, step: Step, kind: str) -> None:
+    await _trouble_in_add(await placing(_armed(step, kind)), step, kind)
+
+
+@pytest.mark.parametrize(("step", "kind"), _tried(steps.ADD_DELEGATED))
+async def test_trouble_in_add_with_a_delegate(placing: Placing, step: Step, kind: str) -> None:
     place = await placing(_armed(step, kind))
-    if "delegates" in step.name:
-        place.delegate()
+    place.delegate()
+    await _trouble_in_add(place, step, kind)
+
+
+async def _trouble_in_add(place: Place, step: Step, kind: str) -> None:
     code, answer = await place.in_trouble("ADD", place.sandbox, kind)
     if kind.startswith("delay"):
         assert code == 0, answer
@@ -245,6 +253,24 @@ async def test_trouble_after_a_reboot(placing: Placing, step: Step, kind: str) -
         journal.execute("UPDATE meta SET value = 'another boot' WHERE key = 'boot_id'")
     _delete_links(place.node)
     await _started_in_trouble(place, step, kind)
+    await place.nothing()
+    await place.serves()
+
+
+async def test_a_loss_of_power_right_after_add_leaves_nothing(placing: Placing) -> None:
+    place = await placing({})
+    state = place.agent.home / "state"
+    await place.until(lambda: place.manager.told)
+    await place.serves()  # whatever it writes at its start it has written
+    synced = {path: path.read_bytes() for path in state.glob("journal.db*")}
+    code, result = await place.call("ADD", place.sandbox)
+    assert (code, len(place.manager.sets.held)) == (0, 1), result
+    await asyncio.to_thread(place.agent.daemon.kill)
+    for path, content in synced.items():
+        path.write_bytes(content)
+    place.agent.reboot()
+    _delete_links(place.node)
+    await place.agent.restart()
     await place.nothing()
     await place.serves()
 

@@ -124,8 +124,11 @@ async def test_a_manager_that_is_away_is_told_in_time(manager: SmallManager, nod
         await _until(lambda: not manager.sets.held)
 
 
-async def test_the_callers_deadline_ends_an_add_and_leaves_nothing(manager: SmallManager, node: str, sandbox: str) -> None:
-    with agent_in(node, manager.address, env={"KNITTER_FAILPOINTS": "add.after-intent=1*delay(3000)"}) as agent:
+@pytest.mark.parametrize("slow", ["add.after-allocate=1*delay(3000)", "add.after-intent=1*delay(700)", "add.wired=1*delay(700)"])
+async def test_the_callers_deadline_ends_an_add_and_leaves_nothing(
+    manager: SmallManager, node: str, sandbox: str, slow: str
+) -> None:
+    with agent_in(node, manager.address, env={"KNITTER_FAILPOINTS": slow}) as agent:
         code, error = await agent.call("ADD", "c1", sandbox, "eth0", CONF, within=1.0)
         assert (code, error["code"]) == (1, 11)
         assert "DEADLINE_EXCEEDED" in error["details"]
@@ -164,8 +167,9 @@ async def test_a_del_whose_caller_is_gone_goes_on(manager: SmallManager, node: s
         assert _links(sandbox) == set()
 
 
-async def test_a_del_ends_an_add_that_takes_long(manager: SmallManager, node: str, sandbox: str) -> None:
-    with agent_in(node, manager.address, env={"KNITTER_FAILPOINTS": "add.after-intent=1*delay(5000)"}) as agent:
+@pytest.mark.parametrize("slow", ["add.after-allocate=1*delay(5000)", "add.after-intent=1*delay(1000)"])
+async def test_a_del_ends_an_add_that_takes_long(manager: SmallManager, node: str, sandbox: str, slow: str) -> None:
+    with agent_in(node, manager.address, env={"KNITTER_FAILPOINTS": slow}) as agent:
         adding = asyncio.create_task(agent.call("ADD", "c1", sandbox, "eth0", CONF))
         await asyncio.sleep(0.3)
         assert await agent.call("DEL", "c1", sandbox, "eth0", CONF, within=2.0) == (0, None)

@@ -65,7 +65,7 @@ def test_kill_and_the_variable() -> None:
 @pytest.mark.parametrize(
     ("code", "page", "tried"),
     [
-        ("knitter_agent", "agent.md", steps.ADD + steps.DEL + steps.RECOVERY + steps.REBOOT + steps.FOLLOW),
+        ("knitter_agent", "agent.md", steps.ADD + steps.ADD_DELEGATED + steps.DEL + steps.RECOVERY + steps.REBOOT + steps.FOLLOW),
         ("knitter_manager", "manager.md", steps.COMMIT + steps.RESTORE),
     ],
 )

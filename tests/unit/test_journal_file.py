@@ -1,13 +1,16 @@
 """knitter_agent.journal: what is on the disk after which accident."""
 
 import asyncio
+import contextlib
+import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from knitter_agent.drivers import Wiring
-from knitter_agent.journal import Journal, open_journal
+from knitter_agent.journal import _COLUMNS, Journal, _of_row, open_journal
 from knitter_agent.record import Delegation, Key, Record, State
 from knitter_common import failpoints, groupcommit
 from knitter_common.errors import Internal, Unavailable
@@ -67,6 +70,90 @@ async def test_what_is_deferred_does_not_wait_for_ever(tmp_path: Path, monkeypat
         while journal._database.total_changes == commits:  # noqa: ASYNC110 - the group's thread
             await asyncio.sleep(0.01)
     await journal.close()
+
+
+async def test_what_a_thread_writes_by_itself_is_in_the_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = open_journal(path)
+    intent = replace(_record(1, State.ATTACHING), result=None)
+    journal.expect(intent)
+    assert dict(journal.records) == {intent.key: intent}
+    await asyncio.to_thread(journal.write, intent)
+    assert _copied(path, tmp_path / "1") == {intent.key: intent}
+    done = _record(1)
+    await asyncio.to_thread(journal.write, done)
+    assert journal.may_be(done.key, State.ATTACHED)  # also where nobody says what became of that thread
+    journal.wrote(done)
+    assert dict(journal.records) == _copied(path, tmp_path / "2") == {done.key: done}
+    await journal.close()
+
+
+async def test_changes_are_synced_after_what_a_thread_wrote(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "journal.db")
+
+    def level() -> int:
+        return int(journal._database.execute("PRAGMA synchronous").fetchone()[0])
+
+    normal, full = 1, 2
+    for change in (lambda: journal.put(_record(2)), lambda: journal.end([_record(2).key]), journal.sync):
+        await asyncio.to_thread(journal.write, _record(1, State.ATTACHING))
+        assert level() == normal
+        await change()
+        assert level() == full
+    await journal.close()
+
+
+async def test_threads_and_changes_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = open_journal(path)
+
+    def write(numbers: range) -> None:
+        for number in numbers:
+            journal.write(_record(number, State.ATTACHING))
+            journal.write(_record(number))
+
+    writing = asyncio.gather(*(asyncio.to_thread(write, range(first, first + 50)) for first in (0, 50)))
+    await asyncio.gather(*(journal.put(_record(number), _record(number + 100)) for number in range(100, 200)))
+    await writing
+    journal = await _reopened(journal, path)
+    assert dict(journal.records) == {record.key: record for record in map(_record, range(300))}
+    await journal.close()
+
+
+async def test_a_thread_hears_of_a_full_disk(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "journal.db")
+    journal._database.execute("PRAGMA max_page_count = 12")
+
+    def fill() -> None:
+        for number in range(200):
+            journal.write(_record(number, State.ATTACHING))
+
+    with pytest.raises(Internal, match="full"):
+        await asyncio.to_thread(fill)
+    await journal.close()
+
+
+async def test_a_late_word_of_an_answer_is_not_for_the_next_attachment(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = open_journal(path)
+    await journal.put(_record(1))
+    journal.note_answered(_record(1).key)
+    newer = replace(_record(1, State.ATTACHING), time=99)
+    await asyncio.to_thread(journal.write, newer)
+    journal = await _reopened(journal, path)
+    assert not journal.records[newer.key].answered
+    await journal.close()
+
+
+def _copied(path: Path, to: Path) -> dict[Key, Record]:
+    """What an agent would find that starts when this one was killed."""
+    to.mkdir()
+    for part in path.parent.glob(f"{path.name}*"):
+        shutil.copy(part, to / part.name)
+    database = sqlite3.connect(to / path.name)
+    with contextlib.closing(database):
+        found = database.execute(f"SELECT {_COLUMNS} FROM attachment").fetchall()
+    return {record.key: record for record in map(_of_row, found)}
 
 
 async def test_a_cancelled_waiter_changes_nothing(tmp_path: Path) -> None:
