@@ -17,6 +17,9 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
+import knitter_common  # noqa: F401 both sides have grpc as the daemons have it
+
+# isort: split
 import grpc
 
 from knitter.v1 import manager_pb2, manager_pb2_grpc, types_pb2

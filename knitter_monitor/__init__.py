@@ -1,0 +1,1 @@
+import knitter_common  # noqa: F401 before anything imports grpc

@@ -2,9 +2,12 @@
 
 import asyncio
 import importlib.util
+import os
 import re
 import stat
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -113,3 +116,25 @@ async def test_a_second_server_is_refused_and_the_first_serves_on(tmp_path: Path
     async with served("127.0.0.1:0") as address:
         with pytest.raises(Unavailable, match="cannot listen on"):
             await GrpcServer(address, ServerSettings(), []).start()
+
+
+@pytest.mark.parametrize("component", ["agent", "manager", "monitor"])
+def test_a_daemon_chooses_grpcs_polling_before_grpc_reads_the_choice(component: str) -> None:
+    watch = (
+        "import sys; sys.addaudithook(lambda event, args: event == 'import' and args[0] == 'grpc' and print(os.environ.get(NAME)))"
+    )
+    code = f"import os; NAME = 'GRPC_EXPERIMENTS'; {watch}; import knitter_{component}.main"
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_EXPERIMENTS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "-event_engine_client,-event_engine_listener"
+
+
+async def test_the_pinned_grpc_has_that_choice() -> None:
+    code = "import knitter_common, grpc; grpc.insecure_channel('unix:/nonexistent').close()"
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "nknown experiment" not in done.stderr
+    spoiled = {**os.environ, "GRPC_EXPERIMENTS": "-there_is_no_such_thing"}
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], env=spoiled, capture_output=True, text=True, check=True
+    )
+    assert "nknown experiment" in done.stderr, "grpc tells it in other words by now"
