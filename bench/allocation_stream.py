@@ -2,24 +2,24 @@
 grpc.aio, each in a process of its own.
 
 The client keeps a window of messages under way, 1 or 16 operations each. The echo answers every operation with a set of the same
-size, and does nothing else. Each round allocates and then releases, so that the store does not grow.
+size, and does nothing else. There are two: one has grpc as it comes, as the client has it for all, and the aims are about that one;
+the other has grpc's polling as our daemons choose it (knitter_common/__init__.py). Each round allocates and then releases, so that
+the store does not grow.
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import knitter_common  # noqa: F401 both sides have grpc as the daemons have it
-
-# isort: split
 import grpc
 
 from knitter.v1 import manager_pb2, manager_pb2_grpc, types_pb2
@@ -30,11 +30,15 @@ sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests")]
 from measure import Row, rates, report  # noqa: E402
 from running import ManagerProcess  # noqa: E402
 
+from knitter_common import GRPC_POLLING  # noqa: E402 after grpc, which is to be as it comes here
+
 WINDOW = 64  # messages under way
 OPERATIONS = 1600  # a round
-ROUNDS = 7
-# store, operations in one of our messages and in one of the echo's
-AIMS = {("SQLite", 1, 1): 0.5, ("SQLite", 16, 1): 1.3}
+ROUNDS = 25
+PLAIN, ALIKE = "echo", "echo polled alike"
+# operations in one of our messages, which echo, and operations in one of its messages
+CASES = ((1, PLAIN, 1), (16, PLAIN, 1), (16, PLAIN, 16), (1, ALIKE, 1), (16, ALIKE, 1))
+AIMS = {("SQLite", 1, PLAIN, 1): 0.5, ("SQLite", 16, PLAIN, 1): 1.3}
 
 
 class Echo(manager_pb2_grpc.ManagerServiceServicer):
@@ -66,6 +70,18 @@ async def serve_echo() -> None:
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)
     await server.wait_for_termination()
+
+
+@contextmanager
+def echo_process(environment: Mapping[str, str]) -> Iterator[str]:
+    """An echo in a process of its own: its address."""
+    command = [sys.executable, __file__, "--echo"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
 
 
 async def stream(stub: Any, operations: list[Any], size: int) -> float:
@@ -111,12 +127,12 @@ def allocations(network: str = "admin/bench", count: int = OPERATIONS) -> tuple[
     return wanted, undone
 
 
-async def measure(managers: Mapping[str, str], echo: str) -> list[Row]:
-    """Alternates them all. `managers` maps a store to an address."""
+async def measure(managers: Mapping[str, str], echoes: Mapping[str, str]) -> list[Row]:
+    """Alternates them all. `managers` maps a store to an address, `echoes` a kind."""
     rates_of: dict[tuple[str, int], list[float]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         stubs = {}
-        for name, address in {"echo": echo, **managers}.items():
+        for name, address in {**echoes, **managers}.items():
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
             stubs[name] = manager_pb2_grpc.ManagerServiceStub(channel)
         subnet = types_pb2.Subnet(cidr="10.1.0.0/16", gateway="10.1.0.1")
@@ -128,19 +144,15 @@ async def measure(managers: Mapping[str, str], echo: str) -> list[Row]:
                 for name, stub in stubs.items():
                     wanted, undone = allocations()
                     rate = await stream(stub, wanted, size)
-                    if name != "echo":
+                    if name in managers:
                         await stream(stub, undone, 16)
                     if turn:
                         rates_of[name, size].append(rate)
     rows = []
     for name in managers:
-        for what, size, other in (
-            ("1 operation a message", 1, 1),
-            ("16 a message, echo at 1 a message", 16, 1),
-            ("16 a message, echo at 16 a message", 16, 16),
-        ):
-            pairs = list(zip(rates_of[name, size], rates_of["echo", other], strict=True))
-            rows.append(rates(f"{name}: {what}", pairs, aim=AIMS.get((name, size, other))))
+        for size, echo, other in CASES:
+            pairs = list(zip(rates_of[name, size], rates_of[echo, other], strict=True))
+            rows.append(rates(f"{name}: {size} a message, {echo} at {other}", pairs, aim=AIMS.get((name, size, echo, other))))
     return rows
 
 
@@ -168,13 +180,10 @@ def main() -> int:
             folder = Path(home) / f"manager-{name}"
             folder.mkdir()
             managers[name] = stack.enter_context(ManagerProcess(folder, store)).address
-        echo = subprocess.Popen([sys.executable, __file__, "--echo"], stdout=subprocess.PIPE, text=True)
-        try:
-            assert echo.stdout is not None
-            rows = asyncio.run(measure(managers, echo.stdout.readline().strip()))
-        finally:
-            echo.terminate()
-            echo.wait()
+        without = {name: value for name, value in os.environ.items() if name != "GRPC_EXPERIMENTS"}
+        polling = {PLAIN: without, ALIKE: {**without, "GRPC_EXPERIMENTS": GRPC_POLLING}}
+        echoes = {name: stack.enter_context(echo_process(environment)) for name, environment in polling.items()}
+        rows = asyncio.run(measure(managers, echoes))
     report("StreamAllocations against an echo (rates)", rows)
     return 0
 

@@ -20,9 +20,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import knitter_common  # noqa: F401 both sides have grpc as the daemons have it
-
-# isort: split
 import grpc
 import structlog
 

@@ -17,9 +17,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import knitter_common  # noqa: F401 both sides have grpc as the daemons have it
-
-# isort: split
 import grpc
 import structlog
 

@@ -17,9 +17,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import knitter_common  # noqa: F401 both sides have grpc as the daemons have it
-
-# isort: split
 import grpc
 
 from knitter.v1 import monitor_pb2 as pb

@@ -7,4 +7,6 @@ hands a call from thread to thread 18 times where the polling before it did so 6
 
 import os
 
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
+GRPC_POLLING = "-event_engine_client,-event_engine_listener"
+
+os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_POLLING)
