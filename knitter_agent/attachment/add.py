@@ -132,7 +132,7 @@ class Adder:
     async def _carry_out(self, call: Call, undoing: "_Undoing", ports: Sequence[Port], sandbox: Namespace) -> Record:
         """The record that is done. What delegates make may outlive the boot, so that their intent does, and what comes of it."""
         journal, record = self._tools.journal, undoing.record
-        if delegated := bool(record.delegations and call.conf.prev_result is None):
+        if record.delegations:
             await undoing.carry(journal.put(record))
             around = Surroundings(record.key, record.netns, record.args, record.path)
             result = await self._tools.delegates.add(record.delegations, around)
@@ -145,7 +145,7 @@ class Adder:
             await undoing.carry(journal.put(undoing.record))
             raise
         journal.wrote(done)
-        if delegated:
+        if record.delegations:
             await undoing.carry(journal.sync())
         return done
 
@@ -157,10 +157,10 @@ class Adder:
         failpoints.at("add.after-intent")
         hosts = self._wire(kernel, undoing, sandbox)
         failpoints.at("add.before-done")
-        result = call.conf.prev_result or undoing.record.result
-        undoing.record = done = replace(
-            undoing.record, state=State.ATTACHED, result=_result(call, ports, hosts) if result is None else result
-        )
+        result = undoing.record.result if call.conf.prev_result is None else call.conf.prev_result
+        if result is None:
+            result = _result(call, ports, hosts)
+        undoing.record = done = replace(undoing.record, state=State.ATTACHED, result=result)
         journal.write(done)
         failpoints.at("add.after-done")
         return done
