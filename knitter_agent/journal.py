@@ -82,7 +82,7 @@ class Journal:
         self.found_broken = found_broken
         self._meta: dict[str, str] = dict(database.execute("SELECT key, value FROM meta"))
         self._records = {record.key: record for record in map(_of_row, database.execute(f"SELECT {_COLUMNS} FROM attachment"))}
-        self._unsure: set[Key] = set()  # their last commit failed: the disk may have it, or not
+        self._unsure: set[Key] = set()  # a commit failed, or is another thread's: the disk may have it, or not
         self._writing = threading.Lock()
         self._synced = True  # what a commit does now
         self._group: GroupCommit[_Change, None] = GroupCommit(self._apply, "journal")
@@ -144,7 +144,7 @@ class Journal:
 
     def sync(self) -> Step[None]:
         """Makes what was written so far safe from the machine's end. Raises as `put`."""
-        return self._durable([(_META, ("synced", ""))], (), lambda: None)
+        return self.put(meta={"synced": ""})
 
     def end(self, keys: Iterable[Key]) -> Step[None]:
         """Marks these records as ending (DETACHING) in one commit; what is not there any more stays gone. Raises as `put`."""

@@ -17,9 +17,10 @@ import sys
 from time import monotonic, time_ns
 
 VERSION = b"unknown"  # deploy/install_plugin.py tells it
-begun: list[_socket.socket] = globals().get("begun", [])  # connected by the installed file's head, before this was loaded
 SOCKET = b"/run/knitter/agent.sock"
 STATE = b"/var/lib/knitter/agent"
+
+begun: list[_socket.socket] = globals().get("begun", [])  # connected by the installed file's head, before this was loaded
 
 # The agent's server takes messages of 4 MiB; what is beyond can only be a mistake, and is told as one.
 MAX_REQUEST = 4 * 1024 * 1024 - 1024

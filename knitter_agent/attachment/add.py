@@ -1,7 +1,7 @@
 """ADD as a transaction on the node.
 
     make room → allocate the port set ┐
-                open the namespace    ┴→ plan → journal: intent → drivers → journal: done → answer
+                open the namespace    ┴→ plan (→ journal: intent → delegates) → journal: intent → drivers → journal: done → answer
 
 Until the journal has the intent nothing is made; after it, whatever ends the ADD but its success (a refusal, a deadline, a caller
 that is gone, a crash) ends with an undo of the whole intent. From the intent to done all is one piece of work of the kernel's

@@ -129,12 +129,10 @@ def test_a_daemon_chooses_grpcs_polling_before_grpc_reads_the_choice(component: 
     assert done.stdout.splitlines()[0] == "-event_engine_client,-event_engine_listener"
 
 
-async def test_the_pinned_grpc_has_that_choice() -> None:
+def test_the_pinned_grpc_has_that_choice() -> None:
     code = "import knitter_common, grpc; grpc.insecure_channel('unix:/nonexistent').close()"
-    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "nknown experiment" not in done.stderr
     spoiled = {**os.environ, "GRPC_EXPERIMENTS": "-there_is_no_such_thing"}
-    done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", code], env=spoiled, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=spoiled, capture_output=True, text=True, check=True)
     assert "nknown experiment" in done.stderr, "grpc tells it in other words by now"
