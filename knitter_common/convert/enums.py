@@ -1,7 +1,7 @@
 """Numbers of the contract ↔ enums of the model. Both have the same numbers; 0 becomes the model's default."""
 
 import enum
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from knitter_common.errors import Invalid
 from knitter_common.model import NetworkType, NicType, ObjectState, PortSetState
@@ -14,7 +14,7 @@ PORT_SET_STATES: dict[int, PortSetState] = {0: PortSetState.RESERVED} | {int(ent
 
 def number(entry: enum.IntEnum) -> Any:
     """The entry for a generated constructor, whose type only the stubs know."""
-    return cast(Any, entry)
+    return entry
 
 
 def network_type(value: int, field: str) -> NetworkType:

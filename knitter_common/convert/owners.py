@@ -18,15 +18,23 @@ from knitter_common.model import (
 
 def owner_to_proto(owner: Owner) -> types.Owner:
     """Whom a port set belongs to."""
+    message = types.Owner()
+    put_owner(message, owner)
+    return message
+
+
+def put_owner(message: types.Owner, owner: Owner) -> None:
+    """Writes an owner into a message that has none."""
     if isinstance(owner, PodOwner):
-        return types.Owner(pod=types.PodOwner(namespace=owner.namespace, name=owner.name, uid=owner.uid))
-    if isinstance(owner, SandboxOwner):
-        return types.Owner(
-            sandbox=types.SandboxOwner(
-                node=owner.node, container_id=owner.container_id, cni_network=owner.cni_network, interface=owner.interface
-            )
-        )
-    return types.Owner(named=types.NamedOwner(tenant=owner.tenant, name=owner.name))
+        pod = message.pod
+        pod.namespace, pod.name, pod.uid = owner.namespace, owner.name, owner.uid
+    elif isinstance(owner, SandboxOwner):
+        box = message.sandbox
+        box.node, box.container_id = owner.node, owner.container_id
+        box.cni_network, box.interface = owner.cni_network, owner.interface
+    else:
+        named = message.named
+        named.tenant, named.name = owner.tenant, owner.name
 
 
 def owner_from_proto(message: types.Owner, field: str = "owner") -> Owner:

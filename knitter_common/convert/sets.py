@@ -1,14 +1,15 @@
 """Wishes, ports, port sets and the operations on them ↔ messages: the path of every allocation.
 
 Lists and maps are asked first whether they hold anything: copying an empty one costs three to six times as much as asking. And
-what is seldom set is set by a statement of its own: a keyword that is not needed costs three times as much as asking.
+what is seldom set is set by a statement of its own: a keyword that is not needed costs three times as much as asking. What is
+part of a set is written where it belongs (`_put_…`): a message that is made and then put into another one is copied, at each level.
 """
 
 from knitter.v1 import manager_pb2 as manager
 from knitter.v1 import types_pb2 as types
 from knitter_common.convert.enums import network_type, nic_type, number, port_set_state
-from knitter_common.convert.owners import owner_from_proto, owner_to_proto
-from knitter_common.convert.values import json_from_struct, struct_from_json, time_from_proto, time_to_proto
+from knitter_common.convert.owners import owner_from_proto, owner_to_proto, put_owner
+from knitter_common.convert.values import json_from_struct, put_time, struct_from_json, time_from_proto, time_to_proto
 from knitter_common.convert.wires import dns_from_proto, dns_to_proto, route_from_proto, route_to_proto
 from knitter_common.errors import Invalid
 from knitter_common.model import Allocation, Bandwidth, Bind, Binding, PlanError, Port, PortAddress, PortSet, Return, Wish
@@ -36,7 +37,13 @@ def bandwidth_from_proto(message: types.Bandwidth) -> Bandwidth:
 
 def wish_to_proto(wish: Wish) -> types.Wish:
     """One interface as it was asked for."""
-    message = types.Wish(network=wish.network, interface=wish.interface, nic_type=number(wish.nic_type))
+    message = types.Wish()
+    _put_wish(message, wish)
+    return message
+
+
+def _put_wish(message: types.Wish, wish: Wish) -> None:
+    message.network, message.interface, message.nic_type = wish.network, wish.interface, number(wish.nic_type)
     if wish.roles:
         message.roles.extend(wish.roles)
     if wish.accelerate:
@@ -61,7 +68,6 @@ def wish_to_proto(wish: Wish) -> types.Wish:
         message.place = wish.place
     if wish.bandwidth is not None:
         message.bandwidth.CopyFrom(bandwidth_to_proto(wish.bandwidth))
-    return message
 
 
 def wish_from_proto(message: types.Wish) -> Wish:
@@ -112,17 +118,20 @@ def port_address_from_proto(message: types.PortAddress) -> PortAddress:
 
 def port_to_proto(port: Port) -> types.Port:
     """One interface as it was planned."""
-    message = types.Port(
-        id=port.id,
-        network_id=port.network_id,
-        network=port.network,
-        interface=port.interface,
-        mac=port.mac,
-        addresses=[types.PortAddress(cidr=address.cidr, gateway=address.gateway) for address in port.addresses],
-        nic_type=number(port.nic_type),
-        type=number(port.type),
-        node_gateway=port.node_gateway,
-    )
+    message = types.Port()
+    _put_port(message, port)
+    return message
+
+
+def _put_port(message: types.Port, port: Port) -> None:
+    message.id, message.network_id, message.network = port.id, port.network_id, port.network
+    message.interface, message.mac = port.interface, port.mac
+    message.nic_type, message.type = number(port.nic_type), number(port.type)
+    for address in port.addresses:
+        put = message.addresses.add()
+        put.cidr, put.gateway = address.cidr, address.gateway
+    if port.node_gateway:
+        message.node_gateway = True
     if port.routes:
         message.routes.extend([route_to_proto(route) for route in port.routes])
     if port.mtu:
@@ -157,7 +166,6 @@ def port_to_proto(port: Port) -> types.Port:
         message.external = True
     if port.default_network:
         message.default_network = True
-    return message
 
 
 def port_from_proto(message: types.Port) -> Port:
@@ -214,16 +222,15 @@ def plan_error_from_proto(message: types.PlanError) -> PlanError:
 
 def port_set_to_proto(port_set: PortSet) -> types.PortSet:
     """All interfaces of one owner."""
-    message = types.PortSet(
-        owner=owner_to_proto(port_set.owner),
-        tenant=port_set.tenant,
-        node=port_set.node,
-        wishes=[wish_to_proto(wish) for wish in port_set.wishes],
-        ports=[port_to_proto(port) for port in port_set.ports],
-        state=number(port_set.state),
-        create_time=time_to_proto(port_set.create_time),
-        expire_time=time_to_proto(port_set.expire_time) if port_set.expire_time else None,
-    )
+    message = types.PortSet()
+    put_owner(message.owner, port_set.owner)
+    message.tenant, message.node, message.state = port_set.tenant, port_set.node, number(port_set.state)
+    for wish in port_set.wishes:
+        _put_wish(message.wishes.add(), wish)
+    for port in port_set.ports:
+        _put_port(message.ports.add(), port)
+    put_time(message.create_time, port_set.create_time)
+    put_time(message.expire_time, port_set.expire_time)
     if port_set.binding is not None:
         message.binding.CopyFrom(binding_to_proto(port_set.binding))
     if port_set.error is not None:

@@ -19,6 +19,12 @@ def time_to_proto(nanoseconds: int) -> Timestamp | None:
     return Timestamp(seconds=nanoseconds // _SECOND, nanos=nanoseconds % _SECOND)
 
 
+def put_time(message: Timestamp, nanoseconds: int) -> None:
+    """Writes a time into a part of a message that is not set; 0 leaves it so."""
+    if nanoseconds:
+        message.seconds, message.nanos = divmod(nanoseconds, _SECOND)
+
+
 def time_from_proto(message: Timestamp) -> int:
     """Nanoseconds since 1970; 0 means not set."""
     return message.seconds * _SECOND + message.nanos
