@@ -6,20 +6,22 @@ operation still fails alone.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from knitter_common import failpoints
 from knitter_common.errors import KnitterError
 from knitter_manager.state import Cluster
-from knitter_manager.store.protocol import AtRevision, Conflict, NotWriter, Store, StoreDown
+from knitter_manager.store.protocol import MOST_BYTES, AtRevision, Conflict, NotWriter, Store, StoreDown
 
 log = structlog.get_logger()
 
-MOST_KEYS = 120  # of one merged commit: etcd takes 128 operations a transaction, and the writer's key is one
 MOST_COMMITS = 4  # under way at once
+
+_at_revision = partial(tuple.__new__, AtRevision)
 
 Outcome = int | Conflict | NotWriter | StoreDown
 
@@ -34,10 +36,38 @@ class Change:
     deletes: tuple[str, ...]
     done: Callable[[Outcome], None]
 
-    @property
-    def size(self) -> int:
-        """How many operations of a transaction it takes, at most."""
-        return max(len(self.conditions), len(self.puts) + len(self.deletes))
+
+class _Merged:
+    """Changes that make one commit, of at most so many keys; the first whatever it is."""
+
+    def __init__(self, most_keys: int) -> None:
+        self._most_keys = most_keys
+        self.changes: list[Change] = []
+        self.conditions: dict[str, int] = {}
+        self.puts: dict[str, bytes] = {}
+        self.deletes: list[str] = []
+        self._writes: set[str] = set()
+        self._keys = self._bytes = 0  # at most
+
+    def take(self, change: Change) -> bool:
+        """Adds a change, if it fits. Two that write the same key, such as a MAC that both want, or that disagree on the revision of
+        a key that both read, must be judged one after the other."""
+        puts, deletes, conditions, writes = change.puts, change.deletes, self.conditions, self._writes
+        keys = self._keys + max(len(change.conditions), len(puts) + len(deletes))
+        size = self._bytes + sum(map(len, puts.values()))
+        if self.changes:
+            if keys > self._most_keys or size > MOST_BYTES or not writes.isdisjoint(puts) or not writes.isdisjoint(deletes):
+                return False
+            for key, revision in change.conditions.items():
+                if conditions.get(key, revision) != revision:
+                    return False
+        self.changes.append(change)
+        conditions.update(change.conditions)
+        self.puts.update(puts)
+        self.deletes += deletes
+        writes.update(puts, deletes)
+        self._keys, self._bytes = keys, size
+        return True
 
 
 class Committer:
@@ -70,7 +100,7 @@ class Committer:
         closed."""
         if self.closed is not None:
             raise StoreDown(self.closed.message)
-        asked = [AtRevision(key, revision) for key, revision in conditions.items()]
+        asked = list(map(_at_revision, conditions.items()))
         await failpoints.reach("manager.before-commit")
         known = self._cluster.seen
         self._alone += 1
@@ -96,25 +126,19 @@ class Committer:
     def _flush(self) -> None:
         self._soon = False
         while self._waiting and len(self._tasks) < MOST_COMMITS:
-            task = asyncio.create_task(self._run(self._take()))
+            merged = self._merged(self._waiting)
+            del self._waiting[: len(merged.changes)]
+            task = asyncio.create_task(self._run(merged))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
-    def _take(self) -> list[Change]:
-        """The next changes that fit into one commit, at least one. Two that write the same key, such as a MAC that both want,
-        or that disagree on the revision of a key that both read, must be judged one after the other."""
-        count = size = 0
-        conditions: dict[str, int] = {}
-        writes: set[str] = set()
-        for change in self._waiting:
-            size += change.size
-            if count and (size > MOST_KEYS or not _agree(change, conditions, writes)):
+    def _merged(self, changes: Iterable[Change]) -> _Merged:
+        """The first of these, as many as fit into one commit."""
+        merged = _Merged(self._store.most_keys)
+        for change in changes:
+            if not merged.take(change):
                 break
-            conditions.update(change.conditions)
-            writes.update(change.puts, change.deletes)
-            count += 1
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        return batch
+        return merged
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -122,34 +146,20 @@ class Committer:
             log.error("a commit failed unexpectedly", exc_info=error)
         self._flush()
 
-    async def _run(self, batch: list[Change]) -> None:
-        conditions: dict[str, int] = {}
-        puts: dict[str, bytes] = {}
-        deletes: list[str] = []
-        for change in batch:
-            conditions.update(change.conditions)
-            puts.update(change.puts)
-            deletes += change.deletes
+    async def _run(self, merged: _Merged) -> None:
         outcome: Outcome
         try:
-            outcome = await self.commit(conditions, puts, deletes)
+            outcome = await self.commit(merged.conditions, merged.puts, merged.deletes)
         except Conflict as conflict:
-            if len(batch) > 1:
-                await asyncio.gather(*(self._run([change]) for change in batch))
+            if len(merged.changes) > 1:
+                await asyncio.gather(*(self._run(self._merged([change])) for change in merged.changes))
                 return
             outcome = conflict
         except (NotWriter, StoreDown) as error:
             outcome = error
         except BaseException as error:
-            for change in batch:
+            for change in merged.changes:
                 change.done(StoreDown(f"the commit was not answered: {error!r}"))
             raise
-        for change in batch:
+        for change in merged.changes:
             change.done(outcome)
-
-
-def _agree(change: Change, conditions: dict[str, int], writes: set[str]) -> bool:
-    """Whether a change can be part of a commit that has these conditions and writes already."""
-    if not (writes.isdisjoint(change.puts) and writes.isdisjoint(change.deletes)):
-        return False
-    return all(conditions.get(key, at) == at for key, at in change.conditions.items())

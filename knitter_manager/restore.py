@@ -43,13 +43,12 @@ from knitter_manager.standing import (
     encoded,
 )
 from knitter_manager.state import Cluster
-from knitter_manager.store.protocol import NotWriter, Record, Snapshot, Store, StoreDown, all_but, below
+from knitter_manager.store.protocol import MOST_BYTES, NotWriter, Record, Snapshot, Store, StoreDown, all_but, below
 
 log = structlog.get_logger()
 
 STAGED = "staged/"  # the copy's keys begin with it
 _PIECE = 1024 * 1024
-_MOST_KEYS, _MOST_BYTES = 120, 768 * 1024  # of one commit: etcd takes 128 operations and 1.5 MiB
 _AT_ONCE = 8  # commits under way
 _OWN = (META, STAGED)  # no part of the state
 
@@ -224,7 +223,7 @@ class Restore:
         """Some commits at a time, in any order. `changes`: keys, each once, with their values, None to delete."""
         running: set[asyncio.Task[int]] = set()
         try:
-            async for part in _parts(changes):
+            async for part in _parts(changes, self._store.most_keys):
                 puts = {key: value for key, value in part if value is not None}
                 deletes = [key for key, value in part if value is None]
                 running.add(asyncio.ensure_future(self._store.commit([], puts, deletes)))
@@ -307,7 +306,7 @@ async def _differences(copy: Snapshot, present: Snapshot) -> AsyncGenerator[tupl
 
 
 async def _parts(
-    changes: AsyncGenerator[tuple[str, bytes | None], None],
+    changes: AsyncGenerator[tuple[str, bytes | None], None], most_keys: int
 ) -> AsyncIterator[list[tuple[str, bytes | None]]]:
     """In parts that fit into one commit."""
     part: list[tuple[str, bytes | None]] = []
@@ -315,7 +314,7 @@ async def _parts(
     async with aclosing(changes) as each:
         async for key, value in each:
             weight = len(key) + len(value or b"")
-            if part and (len(part) >= _MOST_KEYS or size + weight > _MOST_BYTES):
+            if part and (len(part) >= most_keys or size + weight > MOST_BYTES):
                 yield part
                 part, size = [], 0
             part.append((key, value))

@@ -75,6 +75,8 @@ class MemorySpace:
 class MemoryStore:
     """A Store (protocol.py) on a MemorySpace."""
 
+    most_keys = 480  # as of a file
+
     def __init__(self, space: MemorySpace | None = None) -> None:
         self.space = space or MemorySpace()
         self.name = ""

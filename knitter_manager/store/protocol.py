@@ -26,8 +26,7 @@ class Record(NamedTuple):  # a tuple, since a start makes millions of them
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class AtRevision:
+class AtRevision(NamedTuple):  # a tuple, since every allocation makes some
     """The key is at exactly this revision; 0 means it is absent."""
 
     key: str
@@ -131,8 +130,13 @@ class StoreDown(Exception):
     afterwards tells, and what it does not show will not come any more."""
 
 
+MOST_BYTES = 768 * 1024  # of values to gather into one commit: etcd takes 1.5 MiB with all around them, a message of the feed 4
+
+
 class Store(Protocol):
     """Implementations: memory (tests), sqlite (embedded, default), etcd. All methods may raise StoreDown."""
+
+    most_keys: int  # to gather into one commit: as conditions, and as puts and deletes
 
     async def acquire_writer(self, name: str) -> asyncio.Event:
         """Waits until this process is the writer under `name` (the manager's address). Idempotent while it is.

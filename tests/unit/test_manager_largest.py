@@ -1,4 +1,7 @@
-"""The largest port set that is allowed, exchanged for another one of that size: one commit, on every store."""
+"""The largest that is allowed, on every store: a port set that is exchanged for another one in one commit, and many that carry as
+much as they may."""
+
+import asyncio
 
 from harness.manager import addresses, allocate, core_on, held, named, network, release
 from harness.stores import Site
@@ -21,3 +24,13 @@ async def test_the_largest_set_is_exchanged_in_one_commit(site: Site) -> None:
         assert len(held(core)) == MAX_ADDRESSES
         await release(core, named("all"))
         assert not held(core)
+
+
+async def test_many_sets_with_as_much_metadata_as_is_allowed_come_at_once(site: Site) -> None:
+    async with core_on(await site.open()) as core:
+        await core.networks.create(network("n", "10.1.0.0/24"))
+        wish = Wish(network="n", metadata={"text": "x" * 60_000})
+        made = await asyncio.gather(*(allocate(core, named(f"vm{number}"), wish) for number in range(60)))
+        assert len({one for port_set in made for one in addresses(port_set)}) == 60
+        assert all(port_set.ports[0].metadata == wish.metadata for port_set in made)
+        assert len({port_set.revision for port_set in made}) < 30  # still many to a commit

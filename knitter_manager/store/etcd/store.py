@@ -30,6 +30,8 @@ T = TypeVar("T")
 class EtcdStore:
     """A Store (protocol.py) on an etcd cluster. Made by `open`."""
 
+    most_keys = 120  # of the operations that etcd takes the fence is one
+
     def __init__(self, members: Members, layout: Layout, ttl: float, age: float | None) -> None:
         self._members, self._layout, self._ttl, self._age = members, layout, ttl, age
         self._identity = ""

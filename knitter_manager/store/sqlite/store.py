@@ -19,6 +19,8 @@ _BATCH = 1000  # commits in one batch of `changes`
 class SqliteStore:
     """A Store (protocol.py) in one file; several processes of one machine may open it. Made by `open`."""
 
+    most_keys = 480  # four such commits keep the writer's thread busy while the loop works on the next ones
+
     def __init__(self, path: Path, retention: Retention) -> None:
         self.path = path
         self._closed = f"the store {path} is closed"
