@@ -8,11 +8,12 @@ with the next one. A client that does not read its outcomes is not read from eit
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import structlog
+from google.rpc.status_pb2 import Status
 
 from knitter.v1 import manager_pb2 as pb
 from knitter_common.convert import give_back_from_proto
@@ -30,6 +31,15 @@ MOST_BYTES = 2 * 1024 * 1024  # of the sets in one message
 log = structlog.get_logger()
 
 
+class _Outcome(NamedTuple):
+    """What became of an operation: its set as it is kept, or it is released, or the error."""
+
+    id: int
+    record: bytes = b""
+    released: bool = False
+    error: Status | None = None
+
+
 class Stream:
     """One call of StreamAllocations. `parting` waits until the stream must end, and says why: then what is open is answered, and
     nothing more is read."""
@@ -38,8 +48,7 @@ class Stream:
         self._sets, self._parting, self._journals = sets, parting, journals
         self._line: Line | None = None
         self._questions: list[pb.JournalQuestion] = []
-        self._outcomes: list[pb.AllocationOutcome] = []
-        self._weights: list[int] = []  # of the outcomes, in bytes, about
+        self._outcomes: list[_Outcome] = []
         self._open = 0
         self._ended = False
         self._failed: BaseException | None = None
@@ -58,8 +67,7 @@ class Stream:
                         continue
                     count = self._that_fit()
                     batch, self._outcomes = self._outcomes[:count], self._outcomes[count:]
-                    del self._weights[:count]
-                    yield pb.StreamAllocationsResponse(outcomes=batch)
+                    yield _message(batch)
                     self._open -= len(batch)
                     if self._open < MOST_OPEN:
                         self._room.set()
@@ -77,10 +85,13 @@ class Stream:
 
     def _that_fit(self) -> int:
         """How many outcomes the next message takes."""
-        weights = self._weights[:MOST_OUTCOMES]
-        while sum(weights) > MOST_BYTES and len(weights) > 1:
-            weights.pop()
-        return len(weights)
+        count = weight = 0
+        for outcome in self._outcomes[:MOST_OUTCOMES]:
+            weight += len(outcome.record)
+            if count and weight > MOST_BYTES:
+                break
+            count += 1
+        return count
 
     async def _watch(self, reader: "asyncio.Task[None]") -> None:
         self._failed = await self._parting()
@@ -126,35 +137,39 @@ class Stream:
                     raise Invalid("FIELD_INVALID", said, field="operation")
         except KnitterError as error:
             _log(operation, error)
-            self._tell(pb.AllocationOutcome(id=operation.id, error=to_status(error)))
+            self._tell(_Outcome(operation.id, error=to_status(error)))
 
     def _done(self, operation: pb.AllocationOperation, future: "asyncio.Future[Answer]") -> None:
-        outcome = pb.AllocationOutcome(id=operation.id)
         error = future.exception()
         _log(operation, error)
-        record = b""
         if error is None:
-            record = future.result() or b""
-            outcome.port_set.MergeFromString(record)
+            self._tell(_Outcome(operation.id, future.result() or b""))
         else:
-            outcome.error.CopyFrom(_status(error))
-        self._tell(outcome, len(record))
+            self._tell(_Outcome(operation.id, error=_status(error)))
 
     def _released(self, operation: pb.AllocationOperation, future: "asyncio.Future[Answer]") -> None:
         error = future.exception()
         _log(operation, error)
-        if error is None:
-            self._tell(pb.AllocationOutcome(id=operation.id, released=_RELEASED))
-        else:
-            self._tell(pb.AllocationOutcome(id=operation.id, error=_status(error)))
+        self._tell(_Outcome(operation.id, released=error is None, error=None if error is None else _status(error)))
 
-    def _tell(self, outcome: pb.AllocationOutcome, weight: int = 0) -> None:
+    def _tell(self, outcome: _Outcome) -> None:
         self._outcomes.append(outcome)
-        self._weights.append(weight)
         self._news.set()
 
 
-_RELEASED = pb.ReleaseResponse()
+def _message(outcomes: Sequence[_Outcome]) -> pb.StreamAllocationsResponse:
+    """Written in place: an outcome that is made and then put into a message is copied."""
+    message = pb.StreamAllocationsResponse()
+    for number, record, released, error in outcomes:
+        outcome = message.outcomes.add()
+        outcome.id = number
+        if error is not None:
+            outcome.error.CopyFrom(error)
+        elif released:
+            outcome.released.SetInParent()
+        else:
+            outcome.port_set.MergeFromString(record)
+    return message
 
 
 def _log(operation: pb.AllocationOperation, error: BaseException | None) -> None:
@@ -175,5 +190,5 @@ def _log(operation: pb.AllocationOperation, error: BaseException | None) -> None
         log.debug("done", operation=asked, owner=owner, **request)
 
 
-def _status(error: BaseException) -> Any:
+def _status(error: BaseException) -> Status:
     return to_status(error if isinstance(error, KnitterError) else Internal("INTERNAL", "a defect; the log has it"))
