@@ -12,6 +12,7 @@ None of them is a part of a snapshot.
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from knitter_manager.state import Cluster
@@ -71,7 +72,7 @@ class Standing:
     @property
     def waiting_for(self) -> tuple[str, ...]:
         """The nodes that must tell their journals before anything is allocated, in order."""
-        return tuple(json.loads(self._text(RECOVERING) or "[]"))
+        return _nodes(self._meta[RECOVERING].value) if RECOVERING in self._meta else ()
 
     @property
     def restore(self) -> dict[str, Any]:
@@ -87,6 +88,11 @@ class Standing:
     def applying(self) -> bool:
         """The store is between two states; what this manager knows is the one before."""
         return self.restore.get("phase") == APPLYING
+
+
+@lru_cache(4)  # every allocation asks
+def _nodes(value: bytes) -> tuple[str, ...]:
+    return tuple(json.loads(value))
 
 
 def restore_of(value: bytes) -> dict[str, Any]:

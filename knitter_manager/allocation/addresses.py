@@ -25,8 +25,12 @@ class PortAddresses:
 
     def __init__(self, plan: Plan, entry: NetworkEntry, owner_key: str, place: str, asker: Asker, now: float, rest: float) -> None:
         self._plan, self._entry, self._owner, self._place, self._asker, self._now = plan, entry, owner_key, place, asker, now
+        self._holder = owner_key.encode()
         self._rest = rest if entry.network.rest is None else entry.network.rest
-        self._path = entry.network.path
+
+    @property
+    def _path(self) -> str:
+        return self._entry.network.path
 
     def take(self, wish: Wish, kept: Collection[str], group: GroupEntry | None) -> tuple[PortAddress, ...]:
         """One address of each family that the network has, or those that are wanted; `kept` are the owner's already and stay
@@ -66,7 +70,8 @@ class PortAddresses:
     def _any(self, spaces: Sequence[Space], version: int, group: GroupEntry | None) -> tuple[Space, int]:
         if group is not None and _gives(group, version):
             return self._of_group(version, group)
-        found = take_any([(space, usable_pools(space, self._asker)) for space in spaces], self._now, self._rest)
+        asker = self._asker
+        found = take_any([(space, usable_pools(space, asker)) for space in spaces], self._now, self._rest)
         if found is not None:
             self._hold(*found)
             return found[0], found[1].address
@@ -147,10 +152,11 @@ class PortAddresses:
         return Invalid("ADDRESS_UNUSABLE", said, address=address, network=path)
 
     def _hold(self, space: Space, taken: Taken) -> None:
-        self._plan.taken.append((space, taken))
+        plan = self._plan
+        plan.taken.append((space, taken))
         key = f"addr/{self._entry.network.id}/{numbers.to_text(space.version, taken.address)}"
-        self._plan.conditions[key] = taken.mark
-        self._plan.puts[key] = self._owner.encode()
+        plan.conditions[key] = taken.mark
+        plan.puts[key] = self._holder
 
     # -- names -----------------------------------------------------------------------------------------------------------
 
@@ -161,15 +167,16 @@ class PortAddresses:
             text = checked_mac(wish.mac) if wish.mac else kept or generated
         except ValueError as error:
             raise Invalid("WISH_INVALID", f"{self._place}: MAC {error}", mac=wish.mac) from None
+        plan = self._plan
         if self._entry.network.type in OWN_MAC:
             return name, text if wish.mac else ""
         if text != kept:
             key = keys.mac(self._entry.segment, text)
-            if key in self._plan.puts:
+            if key in plan.puts:
                 said = f"{self._place}: MAC {text} is wanted for another interface of the same owner; choose another"
                 raise Refused("MAC_TAKEN", said, mac=text, network=self._path)
-            self._plan.conditions[key] = 0
-            self._plan.puts[key] = self._owner.encode()
+            plan.conditions[key] = 0
+            plan.puts[key] = self._holder
         return name, text
 
 

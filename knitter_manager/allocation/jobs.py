@@ -55,7 +55,8 @@ class Jobs:
 
     def __init__(self, store: Store, cluster: Cluster, committer: Committer, clock: Callable[[], float]) -> None:
         self._store, self._cluster, self._committer, self._clock = store, cluster, committer, clock
-        self._busy: dict[str, deque[_Job]] = {}  # turn → what waits for the operation under way
+        self._loop = asyncio.get_running_loop()
+        self._busy: dict[str, deque[_Job] | None] = {}  # turn → what waits for the operation under way, None for nothing
         self._doubtful: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -63,14 +64,16 @@ class Jobs:
     def run(self, turn: str, owner_key: str, step: Step) -> "asyncio.Future[Answer]":
         """Starts an operation on an owner's set; the future ends with its answer, or with a KnitterError. Cancelling it does
         not undo anything. Operations of the same `turn` wait for one another."""
-        job = _Job(turn, owner_key, step, asyncio.get_running_loop().create_future())
+        job = _Job(turn, owner_key, step, self._loop.create_future())
         if turn in self._doubtful:
             _fail(job, _doubt(owner_key))
-        elif turn in self._busy:
-            self._busy[turn].append(job)
+        elif turn not in self._busy:
+            if self._begun(job):
+                self._busy[turn] = None
+        elif (waiting := self._busy[turn]) is not None:
+            waiting.append(job)
         else:
             self._busy[turn] = deque((job,))
-            self._next(turn)
         return job.future
 
     def _next(self, turn: str) -> None:
@@ -160,9 +163,9 @@ class Jobs:
         log.warning("a commit was not answered", owner=job.owner_key, error=str(error))
         self._doubtful.add(job.turn)
         _fail(job, store_unavailable(error))
-        for waiting in self._busy[job.turn]:
+        for waiting in self._busy[job.turn] or ():
             _fail(waiting, _doubt(waiting.owner_key))
-        self._busy[job.turn].clear()
+        self._busy[job.turn] = None
         if not self._closed:
             self._spawn(self._settle_doubt(job, plan))
 

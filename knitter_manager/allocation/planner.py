@@ -84,23 +84,26 @@ class Planner:
         if len(wishes) > MAX_PORTS:
             said = f"{len(wishes)} interfaces are wanted; one owner has at most {MAX_PORTS}"
             raise Invalid("LIMIT_EXCEEDED", said, limit=MAX_PORTS)
-        entries = [self._cluster.names.find(tenant, wish.network, place_of(wish, at)) for at, wish in enumerate(wishes)]
-        interfaces = interface_names(wishes, [entry.network.name for entry in entries])
+        places = [place_of(wish, at) for at, wish in enumerate(wishes)]
+        entries = [self._cluster.names.find(tenant, wish.network, place) for wish, place in zip(wishes, places, strict=True)]
+        interfaces = interface_names(wishes, places, [entry.network.name for entry in entries])
         asker = Asker(self._cluster, tenant, wanted.labels, wanted.node)
-        routed = {_hop(hop, place_of(wish, at)) for at, wish in enumerate(wishes) for hop in wish.default_routes}
+        routed = {_hop(hop, place) for wish, place in zip(wishes, places, strict=True) for hop in wish.default_routes}
         old = {port.interface: port for port in own_ports(before)} if before else NO_PORTS
         wired = _Wiring(self, plan, wanted.owner, asker, before.owner if before else None, routed, attempt)
         ports = []
-        for at, (wish, entry) in enumerate(zip(wishes, entries, strict=True)):
-            kept = old.get(interfaces[at])
+        count = own = 0  # addresses, and those that are not a claim's
+        for wish, place, entry, interface in zip(wishes, places, entries, interfaces, strict=True):
+            kept = old.get(interface)
             same = kept if kept is not None and kept.network_id == entry.network.id else None
-            ports.append(wired.port(wish, entry, interfaces[at], same, place_of(wish, at)))
-        count = sum(len(port.addresses) for port in ports)
+            port = wired.port(wish, entry, interface, same, place)
+            ports.append(port)
+            count += len(port.addresses)
+            own += 0 if wish.ip_claim else len(port.addresses)
         if count > MAX_ADDRESSES:
             said = f"{count} addresses are wanted; one owner has at most {MAX_ADDRESSES}"
             raise Invalid("LIMIT_EXCEEDED", said, limit=MAX_ADDRESSES)
-        own = sum(len(port.addresses) for wish, port in zip(wishes, ports, strict=True) if not wish.ip_claim)
-        had = sum(len(port.addresses) for port in old.values())
+        had = sum(len(port.addresses) for port in old.values()) if old else 0
         self.charge(plan, tenant, len(ports) - (len(before.ports) if before else 0), own - had)
         return PortSet(
             owner=wanted.owner,
@@ -198,17 +201,16 @@ def _hop(text: str, place: str) -> int:
         raise Invalid("WISH_INVALID", f"{place}: default route {error}", default_route=text) from None
 
 
-def interface_names(wishes: Sequence[Wish], networks: Sequence[str]) -> list[str]:
-    """The interface of each wish: the name it asks for, else `eth_<network>` cut to what Linux takes, with a number where that
-    is taken.
+def interface_names(wishes: Sequence[Wish], places: Sequence[str], networks: Sequence[str]) -> list[str]:
+    """The interface of each wish, written at that place: the name it asks for, else `eth_<network>` cut to what Linux takes, with
+    a number where that is taken.
 
     Raises Invalid(WISH_INVALID) for a name that is none, and for one that is wanted twice.
     """
     taken: dict[str, str] = {}
-    for at, wish in enumerate(wishes):
+    for wish, place in zip(wishes, places, strict=True):
         if not wish.interface:
             continue
-        place = place_of(wish, at)
         try:
             name = checked_interface(wish.interface)
         except ValueError as error:
@@ -239,9 +241,9 @@ class _Wiring:
 
     def port(self, wish: Wish, entry: NetworkEntry, interface: str, kept: Port | None, place: str) -> Port:
         """One port. `kept` is the owner's on that network under that name."""
-        network = entry.network
+        network, path = entry.network, entry.network.path
         if network.state is ObjectState.DELETING:
-            raise Refused("OBJECT_DELETING", f"{place}: network {network.path} is being deleted", network=network.path)
+            raise Refused("OBJECT_DELETING", f"{place}: network {path} is being deleted", network=path)
         _refuse_other_devices(wish, network, place)
         refuse_unless_usable(entry, self._asker, place)
         self._plan.read(entry)
@@ -252,7 +254,7 @@ class _Wiring:
         return Port(
             id=name,
             network_id=network.id,
-            network=network.path,
+            network=path,
             interface=interface,
             mac=mac,
             addresses=addresses,
@@ -265,7 +267,7 @@ class _Wiring:
             type=network.type,
             physical_network=network.physical_network,
             segmentation_id=network.segmentation_id,
-            node_gateway=_is_gateway(network) and any(one.gateway for one in addresses),
+            node_gateway=_on_nodes(network) and any(one.gateway for one in addresses),
             masquerade=network.masquerade,
             dns=network.dns,
             primary=wish.primary,
@@ -275,7 +277,7 @@ class _Wiring:
             public=network.public,
             exported=bool(network.exported_to),
             external=network.external,
-            default_network=network.path == self._planner.cluster.names.default_network,
+            default_network=path == self._planner.cluster.names.default_network,
         )
 
     def _own(
@@ -301,7 +303,7 @@ class _Wiring:
         return port_identity(self._owner_key, interface)[0], tuple(addresses), claim.mac
 
 
-def _is_gateway(network: Network) -> bool:
+def _on_nodes(network: Network) -> bool:
     """Whether nodes carry the network's gateways: not on a bridge that is somebody else's."""
     return network.type in _ON_NODES and not network.external_gateway and not network.external
 

@@ -77,7 +77,10 @@ class Space:
             aside = self._aside.get(address)
             if aside is not None:
                 return aside
-        return next((pool for pool in self.pools if address in pool), self._outside)
+        for pool in self.pools:
+            if address in pool:
+                return pool
+        return self._outside
 
     # -- taking and giving back ------------------------------------------------------------------------------------------
 
