@@ -13,7 +13,7 @@ PORT_SET_STATES: dict[int, PortSetState] = {0: PortSetState.RESERVED} | {int(ent
 
 
 def number(entry: enum.IntEnum) -> Any:
-    """The entry for a generated constructor, whose type only the stubs know."""
+    """The entry for a generated message, whose types only the stubs know."""
     return entry
 
 

@@ -70,8 +70,7 @@ class PortAddresses:
     def _any(self, spaces: Sequence[Space], version: int, group: GroupEntry | None) -> tuple[Space, int]:
         if group is not None and _gives(group, version):
             return self._of_group(version, group)
-        asker = self._asker
-        found = take_any([(space, usable_pools(space, asker)) for space in spaces], self._now, self._rest)
+        found = take_any([(space, usable_pools(space, self._asker)) for space in spaces], self._now, self._rest)
         if found is not None:
             self._hold(*found)
             return found[0], found[1].address
@@ -167,16 +166,15 @@ class PortAddresses:
             text = checked_mac(wish.mac) if wish.mac else kept or generated
         except ValueError as error:
             raise Invalid("WISH_INVALID", f"{self._place}: MAC {error}", mac=wish.mac) from None
-        plan = self._plan
         if self._entry.network.type in OWN_MAC:
             return name, text if wish.mac else ""
         if text != kept:
             key = keys.mac(self._entry.segment, text)
-            if key in plan.puts:
+            if key in self._plan.puts:
                 said = f"{self._place}: MAC {text} is wanted for another interface of the same owner; choose another"
                 raise Refused("MAC_TAKEN", said, mac=text, network=self._path)
-            plan.conditions[key] = 0
-            plan.puts[key] = self._holder
+            self._plan.conditions[key] = 0
+            self._plan.puts[key] = self._holder
         return name, text
 
 

@@ -45,9 +45,9 @@ def refuse_unless_usable(entry: NetworkEntry, asker: Asker, place: str) -> None:
 
 def usable_pools(space: Space, asker: Asker) -> tuple[int, ...]:
     """The pools of a subnet that the asker may use, by index, in order."""
+    pools = space.subnet.pools
     if not space.selective:
         return space.all_pools
-    pools = space.subnet.pools
     return tuple(at for at, pool in enumerate(pools) if pool.usable_by is None or _lacking(pool.usable_by, asker) is None)
 
 
