@@ -120,6 +120,38 @@ async def test_a_failed_group_is_down_and_the_next_one_works(site: Site, armed: 
     assert await store.commit([AtRevision("a", first)], {"a": b"2"}) == first + 1
 
 
+@pytest.mark.parametrize("another", [False, True])
+async def test_nothing_is_written_to_a_file_that_is_not_at_its_place_any_more(site: Site, another: bool) -> None:
+    store = await site.open_writer()
+    first = await store.commit([], {"a": b"1"})
+    path = Path(site.settings.path)
+    aside = path.with_name("aside.db")
+    path.rename(aside)
+    if another:
+        path.write_bytes(aside.read_bytes())
+    for _ in range(2):
+        with pytest.raises(StoreDown, match=r"store\.db: .*; put the file back, or start this manager anew"):
+            await store.commit([], {"b": b"2"})
+    aside.rename(path)
+    assert await store.commit([AtRevision("a", first)], {"a": b"3"}) == first + 1
+    assert set(await everything(store)) == {"a"}
+
+
+async def test_a_commit_during_which_the_file_goes_away_is_not_acknowledged(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await site.open_writer()
+    first = await store.commit([], {"a": b"1"})
+    path = Path(site.settings.path)
+    aside = path.with_name("aside.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "at", lambda step: path.rename(aside) if step == "store.before-commit" else None)
+        with pytest.raises(StoreDown, match="it is not there any more"):
+            await store.commit([], {"b": b"2"})
+    aside.rename(path)
+    assert await store.commit([], {"c": b"3"}) == first + 2, "the file has both"
+    assert set(await everything(store)) == {"a", "b", "c"}
+    assert [commit.revision for commit in await take(store, 0, first + 2)] == [first, first + 1, first + 2]
+
+
 async def test_followers_are_told_of_a_commit_whose_answer_was_lost(site: Site, armed: Callable[[str], None]) -> None:
     store = await site.open_writer()
     first = await store.commit([], {"a": b"1"})

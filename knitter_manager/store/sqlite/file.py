@@ -54,6 +54,15 @@ def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def identity(path: Path) -> tuple[int, int]:
+    """Which file is at the path: its device and its number there; zeros for none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
 def head(connection: sqlite3.Connection) -> int:
     """The newest revision."""
     return int(connection.execute(_HEAD).fetchone()[0])

@@ -3,6 +3,9 @@
 For one group: one query tells the revisions of all keys that its conditions name, the judging is plain Python, the rows are written
 in bulk (rows.py says why), and one COMMIT ends it. Nothing is answered before that. When the disk refuses, or something fails that
 no code expects, the whole group gets StoreDown and the next group begins anew, on a new connection, from what the file then says.
+
+A file that somebody moves away, deletes or puts another one in the place of would take commits that nobody ever reads again: before
+a group and after its COMMIT the file must be the one that was opened.
 """
 
 import contextlib
@@ -66,6 +69,10 @@ class Pending:
         self.conditions, self.puts, self.deletes, self.future = conditions, puts, deletes, future
 
 
+class _Moved(OSError):
+    """The file is not at its place any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Order:
     """Something else to do between two groups: become the writer, compact, end."""
@@ -84,6 +91,7 @@ class Writer:
         self._path, self._retention, self._loop, self._deliver = path, retention, loop, deliver
         self._queue: queue.SimpleQueue[Pending | _Order | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
+        self._identity = file.identity(path)
         self._fence = ""
         self._head = self._floor = 0
         self._swept = 0.0
@@ -173,8 +181,6 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - as in _guarded
             down = self._failed(error)
             results, done = [down] * len(commits), []
-        if done:
-            self._head = done[-1].revision
         self._answer([(commit.future, result) for commit, result in zip(commits, results, strict=True)], done)
 
     def _transact(self, commits: Sequence[Pending]) -> tuple[list[Outcome], list[Commit]]:
@@ -188,6 +194,8 @@ class Writer:
             group.write(int(time.time()))
             self._sweep(connection)
             connection.execute("COMMIT")
+            self._head = group.commits[-1].revision
+            self._check_place()
             failpoints.at("store.after-commit")
         else:
             connection.execute("ROLLBACK")
@@ -234,7 +242,14 @@ class Writer:
         if step >= target:
             self._swept = time.monotonic()
 
+    def _check_place(self) -> None:
+        there = file.identity(self._path)
+        if there != self._identity:
+            what = "another file is in its place" if any(there) else "it is not there any more"
+            raise _Moved(f"{what}; put the file back, or start this manager anew")
+
     def _open(self) -> sqlite3.Connection:
+        self._check_place()
         if self._connection is None:
             connection = file.connect(self._path)
             connection.execute("PRAGMA journal_size_limit = 67108864")
@@ -254,7 +269,8 @@ class Writer:
         """After a disk's refusal, or a defect, only the file knows what was written: the next group asks it on a new connection."""
         defect = not isinstance(error, (sqlite3.Error, OSError, KnitterError))
         log.error("the store failed", file=str(self._path), error=str(error), exc_info=error if defect else None)
-        self._close()
+        if not isinstance(error, _Moved):  # closed, SQLite would delete the log that lies beside another file
+            self._close()
         down = StoreDown(f"store {self._path}: {f'a defect, {error!r}' if defect else error}")
         down.__cause__ = error
         return down
