@@ -1,13 +1,12 @@
 """Merges what is planned at the same time into few commits of the store, and tells each how it ended.
 
-While a few commits are under way, what is planned meanwhile gathers; so the number of commits follows the store's speed and not the
-number of operations, on a disk as on etcd. A merged commit whose conditions do not hold is done again one by one, so that each
-operation still fails alone.
+While a commit is under way, what is planned meanwhile gathers; so the number of commits follows the store's speed and not the
+number of operations, on a disk as on etcd. Only what fills a commit by itself goes beside others, so that a distant store is kept
+busy. A merged commit whose conditions do not hold is done again one by one, so that each operation still fails alone.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -26,15 +25,17 @@ _at_revision = partial(tuple.__new__, AtRevision)
 Outcome = int | Conflict | NotWriter | StoreDown
 
 
-@dataclass(slots=True, eq=False)
 class Change:
     """One operation's part of a commit: `conditions` maps a key to the revision it must be at. `done` gets the revision, or
-    why not."""
+    why not. `keys` is how many it adds to a commit, at most."""
 
-    conditions: dict[str, int]
-    puts: dict[str, bytes]
-    deletes: tuple[str, ...]
-    done: Callable[[Outcome], None]
+    __slots__ = ("conditions", "deletes", "done", "keys", "puts")
+
+    def __init__(
+        self, conditions: dict[str, int], puts: dict[str, bytes], deletes: Sequence[str], done: Callable[[Outcome], None]
+    ) -> None:
+        self.conditions, self.puts, self.deletes, self.done = conditions, puts, deletes, done
+        self.keys = max(len(conditions), len(puts) + len(deletes))
 
 
 class _Merged:
@@ -47,13 +48,13 @@ class _Merged:
         self.puts: dict[str, bytes] = {}
         self.deletes: list[str] = []
         self._writes: set[str] = set()
-        self._keys = self._bytes = 0  # at most
+        self.keys = self._bytes = 0  # at most
 
     def take(self, change: Change) -> bool:
         """Adds a change, if it fits. Two that write the same key, such as a MAC that both want, or that disagree on the revision of
         a key that both read, must be judged one after the other."""
         puts, deletes, conditions, writes = change.puts, change.deletes, self.conditions, self._writes
-        keys = self._keys + max(len(change.conditions), len(puts) + len(deletes))
+        keys = self.keys + change.keys
         size = self._bytes + sum(map(len, puts.values()))
         if self.changes:
             if keys > self._most_keys or size > MOST_BYTES or not writes.isdisjoint(puts) or not writes.isdisjoint(deletes):
@@ -66,7 +67,7 @@ class _Merged:
         self.puts.update(puts)
         self.deletes += deletes
         writes.update(puts, deletes)
-        self._keys, self._bytes = keys, size
+        self.keys, self._bytes = keys, size
         return True
 
 
@@ -79,6 +80,7 @@ class Committer:
         self.went_back: Callable[[], None] = lambda: None  # called when the store is before what is known of it
         self.closed: KnitterError | None = None  # why nothing may be written now, if so
         self._waiting: list[Change] = []
+        self._keys = 0  # of what waits
         self._tasks: set[asyncio.Task[None]] = set()
         self._soon = False
         self._alone = 0  # commits of their own that are under way
@@ -88,10 +90,17 @@ class Committer:
         """Nothing is under way, and nothing waits."""
         return not (self._tasks or self._waiting or self._alone)
 
+    @property
+    def _may_go(self) -> bool:
+        """Whether what waits is for a commit now."""
+        under_way = len(self._tasks)
+        return not under_way or (under_way < MOST_COMMITS and self._keys >= self._store.most_keys)
+
     def submit(self, change: Change) -> None:
         """Hands a change over; `done` is called later, never from here."""
         self._waiting.append(change)
-        if not self._soon and len(self._tasks) < MOST_COMMITS:
+        self._keys += change.keys
+        if not self._soon and self._may_go:
             self._soon = True
             asyncio.get_running_loop().call_soon(self._flush)
 
@@ -125,8 +134,9 @@ class Committer:
 
     def _flush(self) -> None:
         self._soon = False
-        while self._waiting and len(self._tasks) < MOST_COMMITS:
+        while self._waiting and self._may_go:
             merged = self._merged(self._waiting)
+            self._keys -= merged.keys
             del self._waiting[: len(merged.changes)]
             task = asyncio.create_task(self._run(merged))
             self._tasks.add(task)

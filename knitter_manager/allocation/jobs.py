@@ -99,7 +99,7 @@ class Jobs:
             _fail(job, error)
             return False
         if isinstance(plan, Plan):
-            self._committer.submit(Change(plan.conditions, plan.puts, tuple(plan.deletes), lambda end: self._done(job, plan, end)))
+            self._committer.submit(Change(plan.conditions, plan.puts, plan.deletes, lambda end: self._done(job, plan, end)))
             return True
         if not job.future.done():
             job.future.set_result(plan)
