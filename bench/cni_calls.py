@@ -1,11 +1,13 @@
 """Whole CNI calls as a runtime makes them, against the reference plugins `bridge` + `host-local` for the same interfaces.
 
-One ADD and one DEL; one pod with three interfaces; 30 pods at once; the first pod of a network. Both sides start a process per
-call. Two rows tell how much of an ADD is gone before the plugin's first line: an interpreter that ends at once, in its place. What
-makes the two sides comparable:
+One ADD and one DEL; one pod with three interfaces; 30 pods at once, on a node with next to no pods and beside 100 others; the first
+pod of a network. Both sides start a process per call. Two rows tell how much of an ADD is gone before the plugin's first line: an
+interpreter that ends at once, in its place. What makes the two sides comparable:
 
 - A pod has a network namespace of its own: each call gets one in which nothing was before.
 - The node has a pod of each network already, on both sides, so that no side makes a bridge while it is timed (`first pod` does).
+- A burst's namespaces are taken apart before the next one, and those of the rows before it as well: what the reference takes grows
+  with the namespaces and pods of the node.
 - The sides take turns, the order changes from turn to turn, and a turn begins only when the machine has nothing to do any more for
   the one before: our DEL is answered when it is durable and carried out right after, the reference's before it answers.
 
@@ -13,6 +15,7 @@ It runs in a network namespace of its own, with a stack of its own on the embedd
 containernetworking-plugins.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -38,8 +41,9 @@ DATA_DIR = f"/tmp/knitter-bench-host-local-{os.getpid()}"
 SINGLE_ROUNDS = 60
 TRIPLE_ROUNDS = 30
 FIRST_ROUNDS = 15
-BURST_ROUNDS = 9
+BURST_ROUNDS = 15
 BURST = 30
+BESIDE = 100  # pods: a kubelet takes 110 unless it is told otherwise
 PAUSE_SECONDS = 0.05
 SETTLE_SECONDS = 10  # the last undo is over long before
 NETWORKS = """
@@ -54,21 +58,29 @@ Calls = tuple[float, float]
 
 @dataclass
 class Spaces:
-    """Network namespaces; `fresh` gives one that was never used."""
+    """Network namespaces by path; `fresh` gives one that was never used."""
 
     made: list[str] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def fresh(self) -> str:
         """The path of a new one."""
-        name = f"kb{os.getpid()}-{len(self.made)}"
+        name = f"kb{os.getpid()}-{next(self._numbers)}"
         subprocess.run(["ip", "netns", "add", name], check=True)
-        self.made.append(name)
-        return f"/run/netns/{name}"
+        self.made.append(f"/run/netns/{name}")
+        return self.made[-1]
 
-    def remove(self) -> None:
-        """Removes all."""
-        for name in self.made:
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+    def remove(self, but: Sequence[str] = ()) -> None:
+        """Removes all but these; returns when the kernel has taken them apart."""
+        gone = [path for path in self.made if path not in but]
+        self.made = list(but)
+        for path in gone:
+            subprocess.run(["ip", "netns", "delete", Path(path).name], check=False, capture_output=True)
+        end = time.monotonic() + SETTLE_SECONDS
+        while len(subprocess.run(["ip", "netns", "list-id"], check=True, capture_output=True).stdout.splitlines()) > len(but):
+            if time.monotonic() > end:
+                raise RuntimeError(f"network namespaces were not taken apart within {SETTLE_SECONDS} s")
+            time.sleep(0.02)
 
 
 @dataclass
@@ -174,10 +186,13 @@ class Bench:
         yield self._floor(
             "one empty interpreter, for one ADD", SINGLE_ROUNDS // 2, lambda side: [side.single(self._spaces.fresh())]
         )
-        burst = [self._turn(index, self._thirty) for index in range(BURST_ROUNDS + 1)][1:]
-        yield paired("30 pods at once, ADD", [add for add, _ in burst], aim=1.1)
-        yield paired("30 pods at once, DEL", [delete for _, delete in burst])
+        yield from self._burst("30 pods at once", [pod for _, pod in residents])
         yield self._floor("30 empty interpreters at once, for 30 ADDs", BURST_ROUNDS, self._thirty)
+        beside = [(side, side.single(self._spaces.fresh())) for side in (self.ours, self.reference) for _ in range(BESIDE)]
+        for side, pod in beside:
+            side.carry_out("ADD", pod)
+        residents += beside
+        yield from self._burst(f"30 pods at once beside {BESIDE}", [pod for _, pod in residents])
         for side, pod in residents:
             side.carry_out("DEL", pod)
             self._asked += side is self.ours
@@ -190,6 +205,15 @@ class Bench:
             subprocess.run(["ip", "link", "delete", "ref0"], check=True)
             adds.append(add)
         yield paired("first pod of a network, ADD", adds[1:])
+
+    def _burst(self, what: str, residents: Sequence[Pod]) -> Iterator[Row]:
+        """Beside these pods, and nothing else that was on the node."""
+        turns = []
+        for index in range(BURST_ROUNDS + 1):
+            self._spaces.remove(but=[pod.netns for pod in residents])
+            turns.append(self._turn(index, self._thirty))
+        yield paired(f"{what}, ADD", [add for add, _ in turns[1:]], aim=1.1)
+        yield paired(f"{what}, DEL", [delete for _, delete in turns[1:]])
 
     def _floor(self, what: str, rounds: int, make: Callable[[Side], list[Pod]]) -> Row:
         empty = Empty(self.ours.plugin)
