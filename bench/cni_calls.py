@@ -275,8 +275,8 @@ def main() -> int:
         rows = list(Bench(ours, reference, spaces, home.log("knitter-agent")).rows())
     finally:
         stacks.down(home)
-        spaces.remove()
         subprocess.run(["rm", "-rf", str(home.home), DATA_DIR], check=False)
+        spaces.remove()
     report("CNI calls against bridge + host-local", rows)
     return 0
 

@@ -18,7 +18,7 @@ from knitter_manager import keys
 from knitter_manager.core import Core
 from knitter_manager.records import port_set_of, stored
 from knitter_manager.store.feed import Tail
-from knitter_manager.store.protocol import EVERYTHING, Commit, Condition, Record, Snapshot, Span
+from knitter_manager.store.protocol import EVERYTHING, MOST_KEYS, Commit, Condition, Record, Snapshot, Span
 
 BATCH = 10_000
 
@@ -27,7 +27,7 @@ class NoStore:
     """A Store (knitter_manager/store/protocol.py) that keeps nothing and agrees to everything, so that only the manager's own work
     is measured. `records` is what it says at `load`."""
 
-    most_keys = 480
+    most_keys = MOST_KEYS
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records = records

@@ -16,7 +16,9 @@ def time_to_proto(nanoseconds: int) -> Timestamp | None:
     """Nanoseconds since 1970; 0 means not set."""
     if not nanoseconds:
         return None
-    return Timestamp(seconds=nanoseconds // _SECOND, nanos=nanoseconds % _SECOND)
+    message = Timestamp()
+    put_time(message, nanoseconds)
+    return message
 
 
 def put_time(message: Timestamp, nanoseconds: int) -> None:

@@ -267,7 +267,7 @@ class _Wiring:
             type=network.type,
             physical_network=network.physical_network,
             segmentation_id=network.segmentation_id,
-            node_gateway=_on_nodes(network) and any(one.gateway for one in addresses),
+            node_gateway=_is_gateway(network) and any(one.gateway for one in addresses),
             masquerade=network.masquerade,
             dns=network.dns,
             primary=wish.primary,
@@ -303,7 +303,7 @@ class _Wiring:
         return port_identity(self._owner_key, interface)[0], tuple(addresses), claim.mac
 
 
-def _on_nodes(network: Network) -> bool:
+def _is_gateway(network: Network) -> bool:
     """Whether nodes carry the network's gateways: not on a bridge that is somebody else's."""
     return network.type in _ON_NODES and not network.external_gateway and not network.external
 

@@ -121,36 +121,33 @@ class Stream:
 
     def _start(self, operation: pb.AllocationOperation) -> None:
         self._open += 1
+        kind = operation.WhichOneof("operation")
         try:
-            match operation.WhichOneof("operation"):
+            match kind:
                 case "allocate":
                     future = self._sets.allocate(asked.allocation(operation.allocate))
-                    future.add_done_callback(partial(self._done, operation))
                 case "release":
                     future = self._sets.release(give_back_from_proto(operation.release))
-                    future.add_done_callback(partial(self._released, operation))
                 case "bind":
                     future = self._sets.bind(asked.bind(operation.bind))
-                    future.add_done_callback(partial(self._done, operation))
                 case _:
                     said = "operation: is missing; set one of allocate, bind and release"
                     raise Invalid("FIELD_INVALID", said, field="operation")
         except KnitterError as error:
             _log(operation, error)
             self._tell(_Outcome(operation.id, error=to_status(error)))
-
-    def _done(self, operation: pb.AllocationOperation, future: "asyncio.Future[Answer]") -> None:
-        error = future.exception()
-        _log(operation, error)
-        if error is None:
-            self._tell(_Outcome(operation.id, future.result() or b""))
         else:
-            self._tell(_Outcome(operation.id, error=_status(error)))
+            future.add_done_callback(partial(self._done, operation, kind == "release"))
 
-    def _released(self, operation: pb.AllocationOperation, future: "asyncio.Future[Answer]") -> None:
+    def _done(self, operation: pb.AllocationOperation, released: bool, future: "asyncio.Future[Answer]") -> None:
         error = future.exception()
         _log(operation, error)
-        self._tell(_Outcome(operation.id, released=error is None, error=None if error is None else _status(error)))
+        if error is not None:
+            self._tell(_Outcome(operation.id, error=_status(error)))
+        elif released:
+            self._tell(_Outcome(operation.id, released=True))
+        else:
+            self._tell(_Outcome(operation.id, future.result() or b""))
 
     def _tell(self, outcome: _Outcome) -> None:
         self._outcomes.append(outcome)

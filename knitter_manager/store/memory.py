@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from knitter_manager.store.feed import Tail
 from knitter_manager.store.protocol import (
     EVERYTHING,
+    MOST_KEYS,
     AtRevision,
     Commit,
     Compacted,
@@ -75,7 +76,7 @@ class MemorySpace:
 class MemoryStore:
     """A Store (protocol.py) on a MemorySpace."""
 
-    most_keys = 480  # as of a file
+    most_keys = MOST_KEYS
 
     def __init__(self, space: MemorySpace | None = None) -> None:
         self.space = space or MemorySpace()

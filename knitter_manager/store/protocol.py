@@ -130,6 +130,7 @@ class StoreDown(Exception):
     afterwards tells, and what it does not show will not come any more."""
 
 
+MOST_KEYS = 480  # to gather into one commit, where the store itself sets no bound: beyond, a commit only takes longer
 MOST_BYTES = 768 * 1024  # of values to gather into one commit: etcd takes 1.5 MiB with all around them, a message of the feed 4
 
 

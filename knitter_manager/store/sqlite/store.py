@@ -7,7 +7,7 @@ from typing import Self
 
 from knitter_common.inotify import ATTRIB, Inotify
 from knitter_manager.store.feed import Tail
-from knitter_manager.store.protocol import EVERYTHING, Commit, Condition, NotWriter, Record, Snapshot, Span, StoreDown
+from knitter_manager.store.protocol import EVERYTHING, MOST_KEYS, Commit, Condition, NotWriter, Record, Snapshot, Span, StoreDown
 from knitter_manager.store.sqlite import file
 from knitter_manager.store.sqlite.lock import LockFile
 from knitter_manager.store.sqlite.reader import Reader
@@ -19,7 +19,7 @@ _BATCH = 1000  # commits in one batch of `changes`
 class SqliteStore:
     """A Store (protocol.py) in one file; several processes of one machine may open it. Made by `open`."""
 
-    most_keys = 480  # four such commits keep the writer's thread busy while the loop works on the next ones
+    most_keys = MOST_KEYS
 
     def __init__(self, path: Path, retention: Retention) -> None:
         self.path = path
